@@ -1,0 +1,80 @@
+"""What an asset hands to the IO manager and gets from it, without importing a data library.
+
+Code locations annotate with these types: definitions then load without Polars, PyArrow or
+pyiceberg, which every run pod and code server would otherwise pay for at start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
+
+    Frame: TypeAlias = pl.DataFrame | pl.LazyFrame | pa.Table | pa.RecordBatchReader
+else:
+    Frame = Any
+
+WriteMode: TypeAlias = Literal["append", "overwrite", "merge"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableWrite:
+    """Rows for a table, and what must be committed together with them.
+
+    Attributes:
+        rows: the new rows, in any of the four frame types; a reader is streamed.
+        mode: how to write them; None is the asset's own mode.
+        deleted_keys: frame of key columns whose rows are removed in the same commit (merge).
+        watermark: position in the source up to which these rows are complete.
+        inputs: upstream table (``namespace.asset``) to the snapshot id that was read.
+        rows_read: how many rows were read to make these, for logs and metadata.
+        rows_rejected: how many were refused, for logs and metadata.
+        metadata: further materialisation metadata.
+    """
+
+    rows: Frame
+    mode: WriteMode | None = None
+    deleted_keys: Frame | None = None
+    watermark: str | None = None
+    inputs: Mapping[str, int] = field(default_factory=dict)
+    rows_read: int | None = None
+    rows_rejected: int | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What differs between two snapshots of a table.
+
+    Attributes:
+        rows: inserted rows and the new version of updated ones.
+        removed: rows that are no longer there in that form: deleted ones and old versions.
+        snapshot_id: the newer snapshot; None for a table without one.
+        complete: True when there was no older snapshot to compare with, so ``rows`` is the
+            whole table and whatever was derived before must be replaced.
+    """
+
+    rows: pl.DataFrame
+    removed: pl.DataFrame
+    snapshot_id: int | None
+    complete: bool
+
+
+class TableView(Protocol):
+    """A table pinned at one snapshot: all reads of one run see the same rows."""
+
+    identifier: str
+    snapshot_id: int | None
+
+    def scan(self) -> pl.LazyFrame:
+        """The rows, lazily; filters and projections are pushed into the files."""
+
+    def read(self, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """The rows, in memory."""
+
+    def changes_since(self, snapshot_id: int | None) -> Changes:
+        """What changed after a snapshot; everything when it is None or was expired."""
