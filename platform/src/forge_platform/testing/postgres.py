@@ -169,7 +169,7 @@ class EmbeddedPostgres:
         if account:
             _make_passable(self.data_dir)
             _make_passable(binaries)
-            _make_readable(binaries.parent)
+            _make_readable(binaries)
         if (self.data_dir / "PG_VERSION").exists():
             return
         if account:
@@ -302,10 +302,11 @@ def _make_passable(path: Path) -> None:
             parent.chmod(mode | stat.S_IXOTH)
 
 
-def _make_readable(installation: Path) -> None:
+def _make_readable(binaries: Path) -> None:
     """Undo a strict umask, under which root unpacked binaries for itself alone."""
-    if installation.stat().st_mode & stat.S_IXOTH:
+    if (binaries / "initdb").stat().st_mode & stat.S_IXOTH:
         return
+    installation = binaries.parent
     for path in (installation, *installation.rglob("*")):
         mode = path.stat().st_mode
         path.chmod(mode | (mode & (stat.S_IRUSR | stat.S_IXUSR)) >> 6)
