@@ -42,9 +42,7 @@ class Environment:
 ENVIRONMENTS: Mapping[str, Environment] = {
     environment.name: environment
     for environment in (
-        Environment(
-            name="dev", automation=False, namespace_prefix="dev_", write_mode="overwrite"
-        ),
+        Environment(name="dev", automation=False, namespace_prefix="dev_", write_mode="overwrite"),
         Environment(name="staging", automation=True),
         Environment(name="prod", automation=True),
     )
@@ -64,6 +62,9 @@ def current_environment() -> Environment:
     return ENVIRONMENTS[name]
 
 
+HIGHEST_PORT = 65_535
+
+
 def _integer(value: str) -> None:
     if not value.isdecimal():
         raise ValueError("must be a whole number")
@@ -71,8 +72,8 @@ def _integer(value: str) -> None:
 
 def _port(value: str) -> None:
     _integer(value)
-    if not 0 < int(value) < 65536:
-        raise ValueError("must be a port between 1 and 65535")
+    if not 0 < int(value) <= HIGHEST_PORT:
+        raise ValueError(f"must be a port between 1 and {HIGHEST_PORT}")
 
 
 def _not_blank(value: str) -> None:
@@ -105,7 +106,7 @@ _DATABASE = {
     "NAME": ("database", _not_blank),
 }
 
-CATALOG_SCHEMES = ("sqlite", "postgresql", "http", "https", "rest", "glue")
+CATALOG_SCHEMES = ("sqlite", "postgresql", "http", "https", "glue")
 
 VARIABLES: Mapping[str, Variable] = {
     variable.name: variable

@@ -70,6 +70,9 @@ class TableView(Protocol):
     identifier: str
     snapshot_id: int | None
 
+    def column_types(self) -> Mapping[str, str]:
+        """Column name to Iceberg type, as Iceberg prints it."""
+
     def scan(self) -> pl.LazyFrame:
         """The rows, lazily; filters and projections are pushed into the files."""
 

@@ -1,0 +1,61 @@
+"""When assets run by themselves: declarative automation, across code locations too."""
+
+from __future__ import annotations
+
+import os
+
+import dagster as dg
+
+from forge_platform.environment import current_environment
+
+Condition = dg.AutomationCondition[dg.AssetKey | dg.AssetCheckKey]
+
+
+def on_upstream_change() -> Condition:
+    """Runs an asset when the data of an upstream asset changed, in whichever location.
+
+    Unlike Dagster's ``eager()`` it looks at data versions, which are Iceberg snapshots here:
+    an upstream run that changed nothing starts nothing. It waits until no upstream asset is
+    running and every blocking check of theirs has passed.
+    """
+    return (
+        dg.AutomationCondition.in_latest_time_window()
+        & (_newly_missing() | _upstream_changed()).since_last_handled()
+        & _ready()
+    ).with_label("on_upstream_change")
+
+
+def on_missing_partitions() -> Condition:
+    """Fills every partition that was never made, as one backfill, once its upstream is there."""
+    return (_newly_missing().since_last_handled() & _ready()).with_label("on_missing_partitions")
+
+
+def automation_sensor() -> dg.AutomationConditionSensorDefinition:
+    """The sensor that evaluates a location's automation conditions, on unless in dev."""
+    return dg.AutomationConditionSensorDefinition(
+        "automation",
+        target=dg.AssetSelection.all(),
+        default_status=current_environment().sensor_status,
+        minimum_interval_seconds=int(os.environ.get("FORGE_AUTOMATION_INTERVAL_SECONDS", "30")),
+        description="Runs this location's assets when what they depend on has changed.",
+    )
+
+
+def _newly_missing() -> Condition:
+    return dg.AutomationCondition.missing().newly_true()
+
+
+def _upstream_changed() -> Condition:
+    changed = dg.AutomationCondition.data_version_changed()
+    return dg.AutomationCondition.any_deps_match(
+        changed | dg.AutomationCondition.will_be_requested()
+    )
+
+
+def _ready() -> Condition:
+    return (
+        ~dg.AutomationCondition.any_deps_missing()
+        & ~dg.AutomationCondition.any_deps_in_progress()
+        & ~dg.AutomationCondition.in_progress()
+        & dg.AutomationCondition.all_deps_blocking_checks_passed()
+    )

@@ -1,0 +1,1 @@
+"""The data plane on Apache Iceberg: schemas, streaming writes, merges and commits."""

@@ -1,0 +1,78 @@
+"""Opens an Iceberg catalog by the scheme of its URI."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from forge_platform.environment import CATALOG_SCHEMES
+from forge_platform.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
+
+SQLITE_LOCK_TIMEOUT_SECONDS = 60
+
+# pyiceberg's PyArrow file system reads credentials from the environment, but no endpoint.
+_S3_VARIABLES = {
+    "s3.endpoint": "AWS_ENDPOINT_URL",
+    "s3.region": "AWS_REGION",
+    "s3.access-key-id": "AWS_ACCESS_KEY_ID",
+    "s3.secret-access-key": "AWS_SECRET_ACCESS_KEY",
+    "s3.session-token": "AWS_SESSION_TOKEN",
+}
+
+
+def open_catalog(uri: str, warehouse: str, properties: Mapping[str, str]) -> Catalog:
+    """Opens the catalog that a URI names.
+
+    Args:
+        uri: ``sqlite:///…`` or ``postgresql://…`` (SQL catalog), ``http(s)://…`` (REST
+            catalog) or ``glue://region``.
+        warehouse: location of the table files, or a REST catalog's warehouse name.
+        properties: further pyiceberg properties; they win over the environment's.
+
+    Raises:
+        ConfigurationError: the scheme is none of these.
+    """
+    from pyiceberg.catalog import load_catalog
+
+    return load_catalog(
+        "forge", **{"warehouse": warehouse, **_s3(), **_kind(uri), **dict(properties)}
+    )
+
+
+def _s3() -> dict[str, str]:
+    return {
+        name: value
+        for name, variable in _S3_VARIABLES.items()
+        if (value := os.environ.get(variable))
+    }
+
+
+def _kind(uri: str) -> dict[str, str]:
+    parts = urlsplit(uri)
+    match parts.scheme:
+        case "sqlite":
+            separator = "&" if parts.query else "?"
+            patient = f"{uri}{separator}timeout={SQLITE_LOCK_TIMEOUT_SECONDS}"
+            return {"type": "sql", "uri": patient}
+        case "postgresql":
+            return {"type": "sql", "uri": f"postgresql+psycopg2{uri.removeprefix(parts.scheme)}"}
+        case "http" | "https":
+            return {"type": "rest", "uri": uri}
+        case "glue":
+            return {"type": "glue", "glue.region": parts.netloc}
+    raise ConfigurationError(
+        f"ICEBERG_CATALOG_URI has the scheme {parts.scheme!r}: "
+        f"use one of {', '.join(CATALOG_SCHEMES)}."
+    )
+
+
+def without_credentials(uri: str) -> str:
+    """A URI as it may be shown: user, password and query are left out."""
+    parts = urlsplit(uri)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}"

@@ -1,0 +1,151 @@
+"""One commit to a table: planned against its newest snapshot, retried when another was first."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from pyiceberg.exceptions import CommitFailedException, ValidationException
+
+from forge_platform.errors import CommitConflict
+from forge_platform.iceberg.state import COMMIT_ID, committed, is_lasting, state
+from forge_platform.iceberg.view import current_snapshot_id
+from forge_platform.iceberg.writer import discard, storage_errors
+
+if TYPE_CHECKING:
+    from pyiceberg.manifest import DataFile
+    from pyiceberg.table import Table
+
+ATTEMPTS = 20
+LONGEST_WAIT_SECONDS = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The files that a commit adds and removes, and what that means in rows.
+
+    Attributes:
+        written_once: the files come from a stream that cannot be read again, so they are
+            kept for the next attempt.
+    """
+
+    added: list[DataFile] = field(default_factory=list)
+    removed: list[DataFile] = field(default_factory=list)
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    unchanged: int = 0
+    written_once: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommitResult:
+    """What a write did to a table.
+
+    Attributes:
+        snapshot_id: the table's current snapshot afterwards.
+        committed: False when there was nothing to change and so no snapshot was written.
+        received: rows that were given to be written.
+        bytes_written: size of the data files that were added.
+    """
+
+    snapshot_id: int | None
+    committed: bool
+    received: int = 0
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    unchanged: int = 0
+    bytes_written: int = 0
+
+
+Planner: TypeAlias = Callable[["Table"], Plan]
+
+
+def commit(
+    table: Table, planner: Planner, properties: Mapping[str, str], *, carry: bool = True
+) -> CommitResult:
+    """Plans and commits until the plan's snapshot is the one that the commit builds on.
+
+    Args:
+        table: the table to change; refreshed in place.
+        planner: makes the plan for the table as it is now; called again after a conflict.
+        properties: snapshot properties, watermark included, of the same commit.
+        carry: whether watermark and inputs that are not given are taken over.
+
+    Raises:
+        CommitConflict: other writers were first every time.
+        StorageFull: no room is left; nothing was committed.
+    """
+    for attempt in range(ATTEMPTS):
+        table.refresh()
+        plan = planner(table)
+        lasting = {**(state(table) if carry else {}), **properties}
+        if not _differs(table, plan, lasting):
+            return _result(table, plan, committed=False)
+        try:
+            _commit_once(table, plan, lasting)
+        except (CommitFailedException, ValidationException) as conflict:
+            if not plan.written_once:
+                discard(table.io, plan.added)
+            logger.info("another writer was first (%s), planning again", conflict)
+            _wait(attempt)
+            continue
+        return _result(table, plan, committed=True)
+    raise CommitConflict(
+        f"Other writers of {'.'.join(table.name())} were first {ATTEMPTS} times in a row. "
+        "Nothing was changed; run fewer writers of this table at once and retry."
+    )
+
+
+def _differs(table: Table, plan: Plan, properties: Mapping[str, str]) -> bool:
+    known = state(table)
+    moved = any(known.get(name) != value for name, value in properties.items() if is_lasting(name))
+    return bool(plan.added or plan.removed or moved or table.current_snapshot() is None)
+
+
+def _commit_once(table: Table, plan: Plan, properties: Mapping[str, str]) -> None:
+    commit_id = str(uuid.uuid4())
+    try:
+        with storage_errors(table.location()), table.transaction() as transaction:
+            update = transaction.update_snapshot(
+                snapshot_properties={**properties, COMMIT_ID: commit_id}
+            )
+            # Also where nothing is removed: unlike an append, an overwrite refuses to be
+            # moved onto a snapshot that it was not planned for.
+            with update.overwrite() as snapshot:
+                for file in plan.removed:
+                    snapshot.delete_data_file(file)
+                for file in plan.added:
+                    snapshot.append_data_file(file)
+    except (CommitFailedException, ValidationException):
+        raise
+    except Exception:
+        # The catalog may have accepted the commit and failed to say so.
+        table.refresh()
+        if committed(table, COMMIT_ID, commit_id) is None:
+            raise
+
+
+def _wait(attempt: int) -> None:
+    ceiling = min(LONGEST_WAIT_SECONDS, 0.05 * 2**attempt)
+    time.sleep(random.uniform(0, ceiling))  # noqa: S311 - jitter, not a secret
+
+
+def _result(table: Table, plan: Plan, *, committed: bool) -> CommitResult:
+    return CommitResult(
+        snapshot_id=current_snapshot_id(table),
+        committed=committed,
+        inserted=plan.inserted,
+        updated=plan.updated,
+        deleted=plan.deleted,
+        unchanged=plan.unchanged,
+        bytes_written=sum(file.file_size_in_bytes for file in plan.added),
+    )

@@ -1,0 +1,53 @@
+"""What a snapshot says of itself: watermark, upstream snapshots, and the run that wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyiceberg.table import Table
+    from pyiceberg.table.snapshots import Snapshot
+
+WATERMARK = "forge.watermark"
+INPUT_PREFIX = "forge.input."
+RUN_ID = "forge.run-id"
+WRITE_ID = "forge.write-id"
+COMMIT_ID = "forge.commit-id"
+
+
+def state(table: Table) -> Mapping[str, str]:
+    """Watermark and upstream snapshots of the newest snapshot that carries any.
+
+    Every commit of this library carries them on; another engine's commit (a compaction for
+    instance) does not, so its ancestors are asked.
+    """
+    for snapshot in _history(table):
+        found = _forge_properties(snapshot)
+        if COMMIT_ID in found:
+            return {name: value for name, value in found.items() if is_lasting(name)}
+    return {}
+
+
+def is_lasting(name: str) -> bool:
+    """Whether a property says where the table stands, not who wrote one snapshot."""
+    return name == WATERMARK or name.startswith(INPUT_PREFIX)
+
+
+def committed(table: Table, name: str, value: str) -> Snapshot | None:
+    """The newest snapshot in the current history that has this property, if any."""
+    return next((s for s in _history(table) if _forge_properties(s).get(name) == value), None)
+
+
+def _history(table: Table) -> Iterator[Snapshot]:
+    snapshot = table.current_snapshot()
+    while snapshot is not None:
+        yield snapshot
+        parent = snapshot.parent_snapshot_id
+        snapshot = table.snapshot_by_id(parent) if parent is not None else None
+
+
+def _forge_properties(snapshot: Snapshot) -> Mapping[str, str]:
+    return snapshot.summary.additional_properties if snapshot.summary else {}

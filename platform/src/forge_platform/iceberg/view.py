@@ -1,0 +1,114 @@
+"""A table pinned at one snapshot, and the difference between two snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import polars as pl
+from pyiceberg.expressions import AlwaysTrue
+from pyiceberg.io.pyarrow import ArrowScan, schema_to_pyarrow
+
+from forge_platform.tables import Changes
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyiceberg.table import FileScanTask, Table
+
+
+def files(table: Table, snapshot_id: int | None) -> Mapping[str, FileScanTask]:
+    """The data files of a snapshot by path; empty for a table without a snapshot."""
+    if snapshot_id is None:
+        return {}
+    tasks = table.scan(snapshot_id=snapshot_id).plan_files()
+    return {task.file.file_path: task for task in tasks}
+
+
+def read_files(table: Table, tasks: Sequence[FileScanTask]) -> pl.DataFrame:
+    """The rows of some data files in the table's current schema, deletes applied."""
+    scan = ArrowScan(table.metadata, table.io, table.schema(), AlwaysTrue())
+    return pl.DataFrame(pl.from_arrow(scan.to_table(tasks)))
+
+
+def current_snapshot_id(table: Table) -> int | None:
+    """The id of the table's current snapshot; None before the first one."""
+    snapshot = table.current_snapshot()
+    return snapshot.snapshot_id if snapshot else None
+
+
+class IcebergView:
+    """A table pinned at one snapshot; see :class:`forge_platform.tables.TableView`."""
+
+    def __init__(self, table: Table, identifier: str, snapshot_id: int | None) -> None:
+        self.table = table
+        self.identifier = identifier
+        self.snapshot_id = snapshot_id
+
+    def column_types(self) -> Mapping[str, str]:
+        """Column name to Iceberg type, as Iceberg prints it."""
+        return {field.name: str(field.field_type) for field in self.table.schema().fields}
+
+    def scan(self) -> pl.LazyFrame:
+        """The rows, lazily; filters and projections are pushed into the files."""
+        if self.snapshot_id is None:
+            return self.read().lazy()
+        return pl.scan_iceberg(self.table, snapshot_id=self.snapshot_id)
+
+    def read(self, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """The rows, in memory."""
+        return pl.DataFrame(pl.from_arrow(self.arrow(columns)))
+
+    def arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows as an Arrow table."""
+        selected = tuple(columns) if columns is not None else ("*",)
+        if self.snapshot_id is None:
+            schema = schema_to_pyarrow(self.table.schema().select(*_all(self.table, columns)))
+            return schema.empty_table()
+        return self.table.scan(snapshot_id=self.snapshot_id, selected_fields=selected).to_arrow()
+
+    def head(self, rows: int) -> pl.DataFrame:
+        """The first rows of the table, as few files as possible being read."""
+        if self.snapshot_id is None:
+            return self.read()
+        scan = self.table.scan(snapshot_id=self.snapshot_id, limit=rows)
+        return pl.DataFrame(pl.from_arrow(scan.to_arrow()))
+
+    def tasks(self) -> Sequence[FileScanTask]:
+        """The data files of the snapshot, with Iceberg's statistics."""
+        return list(files(self.table, self.snapshot_id).values())
+
+    def batches(self) -> pa.RecordBatchReader:
+        """The rows as a stream of Arrow batches, in bounded memory."""
+        if self.snapshot_id is None:
+            return self.arrow().to_reader()
+        return self.table.scan(snapshot_id=self.snapshot_id).to_arrow_batch_reader()
+
+    def changes_since(self, snapshot_id: int | None) -> Changes:
+        """What changed after a snapshot; everything when it is None or was expired.
+
+        Only the data files that the two snapshots do not share are read.
+        """
+        known = snapshot_id is not None and self.table.snapshot_by_id(snapshot_id) is not None
+        before = files(self.table, snapshot_id) if known else {}
+        after = files(self.table, self.snapshot_id)
+        old = self._rows(before, after)
+        new = self._rows(after, before)
+        return Changes(
+            rows=_minus(new, old),
+            removed=_minus(old, new),
+            snapshot_id=self.snapshot_id,
+            complete=not known,
+        )
+
+    def _rows(
+        self, wanted: Mapping[str, FileScanTask], shared: Mapping[str, FileScanTask]
+    ) -> pl.DataFrame:
+        return read_files(self.table, [task for path, task in wanted.items() if path not in shared])
+
+
+def _all(table: Table, columns: Sequence[str] | None) -> Sequence[str]:
+    return columns if columns is not None else table.schema().column_names
+
+
+def _minus(rows: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
+    return rows.join(others, on=rows.columns, how="anti", nulls_equal=True)

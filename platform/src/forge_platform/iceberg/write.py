@@ -1,0 +1,304 @@
+"""Writes what an asset returned into its table: creation, schema, mode, partitions, commit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import polars as pl
+import pyarrow as pa
+from pyiceberg.exceptions import NoSuchTableError, TableAlreadyExistsError
+from pyiceberg.transforms import (
+    DayTransform,
+    HourTransform,
+    IdentityTransform,
+    MonthTransform,
+    Transform,
+)
+
+from forge_platform.errors import ConfigurationError, PermanentError
+from forge_platform.iceberg.commit import CommitResult, Plan, commit
+from forge_platform.iceberg.merge import Merge, Replace, Scope
+from forge_platform.iceberg.schema import reconcile, storable, table_schema
+from forge_platform.iceberg.state import WRITE_ID, committed, is_lasting
+from forge_platform.iceberg.view import current_snapshot_id, files
+from forge_platform.iceberg.writer import discard, write_stream
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
+    from pyiceberg.table import Table
+
+    from forge_platform.tables import Frame, WriteMode
+
+MERGE_ROWS = 1_000_000
+BATCH_ROWS = 65_536
+
+Granularity: TypeAlias = str
+_TRANSFORMS: Mapping[Granularity, Transform[Any, Any]] = {
+    "hour": HourTransform(),
+    "day": DayTransform(),
+    "month": MonthTransform(),
+    "value": IdentityTransform(),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableOptions:
+    """How a table is laid out and written.
+
+    Attributes:
+        key: columns that identify a row; needed to merge.
+        order_by: column that tells which of two versions of a row is newer.
+        partition_by: column that Dagster's partitions are mapped to.
+        granularity: hour, day, month or value of the partition column.
+    """
+
+    key: tuple[str, ...] = ()
+    order_by: str | None = None
+    partition_by: str | None = None
+    granularity: Granularity = "value"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteRequest:
+    """One write: the rows, how, and what is committed with them.
+
+    Attributes:
+        scope: the partitions that the rows are all of, if the asset is partitioned.
+        properties: snapshot properties of the same commit.
+        carry: whether an earlier watermark is taken over.
+    """
+
+    rows: Frame
+    mode: WriteMode
+    scope: Scope | None = None
+    deleted_keys: Frame | None = None
+    properties: Mapping[str, str] = field(default_factory=dict)
+    carry: bool = True
+
+
+def write_table(
+    catalog: Catalog, identifier: str, request: WriteRequest, options: TableOptions
+) -> CommitResult:
+    """Writes rows into a table in one commit, creating namespace and table when missing.
+
+    Raises:
+        ConfigurationError: the mode needs a key and the asset names none.
+        SchemaMismatch: the rows' schema cannot be applied.
+        CommitConflict: other writers were first every time.
+        StorageFull: no room is left; nothing was committed.
+    """
+    received = 0
+
+    def counted(source: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        nonlocal received
+        for batch in source:
+            received += batch.num_rows
+            yield batch
+
+    source = to_reader(request.rows)
+    batches = pa.RecordBatchReader.from_batches(source.schema, counted(source))
+    result = _write(catalog, identifier, batches, request, options)
+    return replace(result, received=received)
+
+
+def _write(
+    catalog: Catalog,
+    identifier: str,
+    batches: pa.RecordBatchReader,
+    request: WriteRequest,
+    options: TableOptions,
+) -> CommitResult:
+    table = open_table(catalog, identifier, storable(batches.schema), options)
+    reconcile(table, storable(batches.schema))
+    if request.mode == "merge" and not options.key:
+        raise ConfigurationError(
+            f"{identifier} is written with mode merge but names no key: "
+            "add the metadata forge/key to the asset."
+        )
+    if request.scope is not None:
+        return _write_partitions(table, batches, request, request.scope, options)
+    if request.mode == "overwrite":
+        return _overwrite(table, batches, request, options)
+    if options.key:
+        return _merge(table, batches, request, options)
+    return _append(table, batches, request)
+
+
+def to_reader(frame: Frame) -> pa.RecordBatchReader:
+    """Any of the four frame types as a stream of Arrow batches."""
+    if isinstance(frame, pa.RecordBatchReader):
+        return frame
+    if isinstance(frame, pl.LazyFrame):
+        frame = frame.collect(engine="streaming")
+    table = frame.to_arrow() if isinstance(frame, pl.DataFrame) else frame
+    return table.to_reader(BATCH_ROWS)
+
+
+def open_table(
+    catalog: Catalog, identifier: str, schema: pa.Schema, options: TableOptions
+) -> Table:
+    """Loads a table, or creates it and its namespace, partitioned, in one commit."""
+    try:
+        return catalog.load_table(identifier)
+    except NoSuchTableError:
+        pass
+    catalog.create_namespace_if_not_exists(identifier.rpartition(".")[0])
+    try:
+        # A blind retry inside pyiceberg would move a merge onto a snapshot it never saw.
+        properties = {"commit.retry.num-retries": "0", "write.parquet.compression-codec": "zstd"}
+        creation = catalog.create_table_transaction(identifier, schema, properties=properties)
+        if options.partition_by is not None:
+            transform = _TRANSFORMS[options.granularity]
+            name = f"{options.partition_by}_{options.granularity}"
+            with creation.update_spec() as spec:
+                spec.add_field(options.partition_by, transform, name)
+        creation.commit_transaction()
+    except TableAlreadyExistsError:
+        pass  # another writer created it first
+    return catalog.load_table(identifier)
+
+
+def _append(table: Table, batches: pa.RecordBatchReader, request: WriteRequest) -> CommitResult:
+    write_id = request.properties.get(WRITE_ID)
+    if write_id is not None and (done := committed(table, WRITE_ID, write_id)) is not None:
+        return CommitResult(snapshot_id=done.snapshot_id, committed=False)
+    return _stream(table, batches, request, replaces=False)
+
+
+def _overwrite(
+    table: Table, batches: pa.RecordBatchReader, request: WriteRequest, options: TableOptions
+) -> CommitResult:
+    """Replaces all rows; where they fit in memory, only the files that differ."""
+    if not options.key or isinstance(request.rows, pa.RecordBatchReader):
+        return _stream(table, batches, request, replaces=True)
+    merge = Merge(
+        rows=_aligned(table, batches),
+        key=options.key,
+        order_by=options.order_by,
+        scope=Scope(),
+    )
+    return commit(table, merge.plan, request.properties, carry=request.carry)
+
+
+def _stream(
+    table: Table, batches: pa.RecordBatchReader, request: WriteRequest, *, replaces: bool
+) -> CommitResult:
+    added = write_stream(table, batches)
+
+    def plan(current: Table) -> Plan:
+        tasks = files(current, current_snapshot_id(current)) if replaces else {}
+        removed = [task.file for task in tasks.values()]
+        return Plan(
+            added=added,
+            removed=removed,
+            inserted=sum(file.record_count for file in added),
+            deleted=sum(file.record_count for file in removed),
+            written_once=True,
+        )
+
+    try:
+        return commit(table, plan, request.properties, carry=request.carry)
+    except PermanentError:
+        discard(table.io, added)
+        raise
+
+
+def _merge(
+    table: Table, batches: pa.RecordBatchReader, request: WriteRequest, options: TableOptions
+) -> CommitResult:
+    """Merges a stream of any length in bounded pieces; the last one commits the watermark.
+
+    A run that dies between two pieces is retried from the old watermark, and merging a
+    piece twice changes nothing.
+    """
+    insert_only = request.mode == "append"
+    deleted = None
+    if request.deleted_keys is not None:
+        deleted = pl.DataFrame(pl.from_arrow(to_reader(request.deleted_keys).read_all()))
+    total = CommitResult(snapshot_id=current_snapshot_id(table), committed=False)
+    for piece, is_last in _marked_last(_pieces(batches)):
+        merge = Merge(
+            rows=_aligned(table, piece),
+            key=options.key,
+            order_by=options.order_by,
+            deleted_keys=deleted,
+            insert_only=insert_only,
+        )
+        properties = request.properties if is_last else _without_position(request.properties)
+        total = _sum(total, commit(table, merge.plan, properties, carry=request.carry))
+    return total
+
+
+def _write_partitions(
+    table: Table,
+    batches: pa.RecordBatchReader,
+    request: WriteRequest,
+    scope: Scope,
+    options: TableOptions,
+) -> CommitResult:
+    """Lets the rows take the place of the partitions that they are all of."""
+    rows = _aligned(table, batches)
+    outside = rows.filter(~scope.predicate()).height
+    if outside:
+        raise PermanentError(
+            f"{outside} of {rows.height} rows for {'.'.join(table.name())} lie outside the "
+            f"partitions that this run writes (column {options.partition_by}). "
+            "Filter them in the asset, or run the partitions that they belong to."
+        )
+    change = (
+        Merge(rows=rows, key=options.key, order_by=options.order_by, scope=scope)
+        if options.key
+        else Replace(rows=rows, scope=scope)
+    )
+    return commit(table, change.plan, request.properties, carry=request.carry)
+
+
+def _aligned(table: Table, batches: Iterable[pa.RecordBatch]) -> pl.DataFrame:
+    """Rows in memory with the table's columns, in its order and types."""
+    schema = table_schema(table)
+    collected = list(batches)
+    if not collected:
+        return pl.DataFrame(pl.from_arrow(schema.empty_table()))
+    data = pa.Table.from_batches(collected)
+    return pl.DataFrame(pl.from_arrow(data.select(schema.names).cast(schema)))
+
+
+def _pieces(batches: pa.RecordBatchReader) -> Iterator[Sequence[pa.RecordBatch]]:
+    """Groups of batches with a bounded number of rows; at least one, maybe empty, group."""
+    group: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        if group and rows + batch.num_rows > MERGE_ROWS:
+            yield group
+            group, rows = [], 0
+        group.append(batch)
+        rows += batch.num_rows
+    yield group
+
+
+def _marked_last(
+    pieces: Iterator[Sequence[pa.RecordBatch]],
+) -> Iterator[tuple[Sequence[pa.RecordBatch], bool]]:
+    previous = next(pieces)
+    for piece in pieces:
+        yield previous, False
+        previous = piece
+    yield previous, True
+
+
+def _without_position(properties: Mapping[str, str]) -> Mapping[str, str]:
+    return {name: value for name, value in properties.items() if not is_lasting(name)}
+
+
+def _sum(first: CommitResult, second: CommitResult) -> CommitResult:
+    return replace(
+        second,
+        committed=first.committed or second.committed,
+        inserted=first.inserted + second.inserted,
+        updated=first.updated + second.updated,
+        deleted=first.deleted + second.deleted,
+        unchanged=first.unchanged + second.unchanged,
+        bytes_written=first.bytes_written + second.bytes_written,
+    )

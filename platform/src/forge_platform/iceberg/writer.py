@@ -1,0 +1,226 @@
+"""Streams Arrow batches into Parquet data files, in memory bounded by one row group."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any, cast
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyiceberg.io.pyarrow import (
+    compute_statistics_plan,
+    data_file_statistics_from_parquet_metadata,
+    parquet_path_to_id_mapping,
+    schema_to_pyarrow,
+)
+from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
+from pyiceberg.partitioning import PartitionFieldValue, PartitionKey
+from pyiceberg.typedef import Record
+
+from forge_platform.errors import ConfigurationError, StorageFull
+
+if TYPE_CHECKING:
+    from pyiceberg.io import FileIO
+    from pyiceberg.table import Table
+
+TARGET_FILE_BYTES = 128 * 1024 * 1024
+ROW_GROUP_ROWS = 256 * 1024
+
+# Besides "no space left": a quota, and a limit on the size of one file.
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+logger = logging.getLogger(__name__)
+
+
+def write_stream(table: Table, batches: Iterable[pa.RecordBatch]) -> list[DataFile]:
+    """Writes batches into as many data files as the target size asks for.
+
+    Args:
+        table: where the files go; rows are cast to its current schema.
+        batches: Arrow batches whose columns the table has, in any order.
+
+    Returns:
+        The files, not yet part of the table. None are left behind on failure.
+
+    Raises:
+        StorageFull: no room is left; what was written has been removed.
+    """
+    if table.spec().fields:
+        return write_frame(table, pl.DataFrame(pl.from_arrow(pa.Table.from_batches(batches))))
+    written: list[DataFile] = []
+    with _removed_on_failure(table.io, written):
+        source = _row_groups(table, batches)
+        while (first := next(source, None)) is not None:
+            written.append(_write_file(table, _until_full(first, source)))
+    return written
+
+
+def write_frame(table: Table, frame: pl.DataFrame) -> list[DataFile]:
+    """Writes a frame, one file or more for each of the table's partitions.
+
+    Raises:
+        StorageFull: no room is left; what was written has been removed.
+    """
+    if not table.spec().fields:
+        return write_stream(table, frame.to_arrow().to_batches(ROW_GROUP_ROWS))
+    written: list[DataFile] = []
+    with _removed_on_failure(table.io, written):
+        for key, rows in _partitions(table, frame):
+            groups = _row_groups(table, rows.to_arrow().to_batches(ROW_GROUP_ROWS))
+            written.append(_write_file(table, groups, key))
+    return written
+
+
+def discard(io: FileIO, files: Iterable[DataFile]) -> None:
+    """Removes files that no snapshot refers to; what cannot be removed is left and logged."""
+    for file in files:
+        try:
+            io.delete(file.file_path)
+        except Exception:  # noqa: BLE001 - any store's error: an orphan is harmless, the cause is not
+            logger.warning("could not remove %s, which no snapshot uses", file.file_path)
+
+
+@contextmanager
+def _removed_on_failure(io: FileIO, written: list[DataFile]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        discard(io, written)
+        raise
+
+
+@contextmanager
+def storage_errors(location: str) -> Iterator[None]:
+    """Turns a full disk into a StorageFull that names the place."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise StorageFull(
+            f"No room is left at {location}: nothing was committed and the table is as it was. "
+            "Free space or enlarge the volume; the run can then be retried."
+        ) from error
+
+
+def _row_groups(table: Table, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Collects small batches into row groups, cast to the table's schema with field ids."""
+    schema = schema_to_pyarrow(table.schema(), include_field_ids=True)
+    pending: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        pending.append(batch)
+        rows += batch.num_rows
+        if rows >= ROW_GROUP_ROWS:
+            yield _cast(pending, schema)
+            pending, rows = [], 0
+    if rows:
+        yield _cast(pending, schema)
+
+
+def _cast(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
+    data = pa.Table.from_batches(batches)
+    columns = [
+        data.column(field.name).cast(field.type)
+        if field.name in data.column_names
+        else pa.nulls(data.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _until_full(first: pa.Table, rest: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Row groups for one file; the stream goes on in the next one."""
+    size = first.nbytes
+    yield first
+    while size < TARGET_FILE_BYTES:
+        following = next(rest, None)
+        if following is None:
+            return
+        size += following.nbytes
+        yield following
+
+
+def _write_file(
+    table: Table, groups: Iterator[pa.Table], partition: PartitionKey | None = None
+) -> DataFile:
+    path = table.location_provider().new_data_location(f"{uuid.uuid4()}.parquet", partition)
+    schema = schema_to_pyarrow(table.schema(), include_field_ids=True)
+    output = table.io.new_output(path)
+    try:
+        with (
+            storage_errors(table.location()),
+            output.create() as sink,
+            pq.ParquetWriter(
+                cast(IO[Any], sink), schema, compression="zstd", store_decimal_as_integer=True
+            ) as writer,
+        ):
+            for group in groups:
+                writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
+    except BaseException:
+        _remove_partial(table.io, path)
+        raise
+    statistics = data_file_statistics_from_parquet_metadata(
+        parquet_metadata=writer.writer.metadata,
+        stats_columns=compute_statistics_plan(table.schema(), table.metadata.properties),
+        parquet_column_mapping=parquet_path_to_id_mapping(table.schema()),
+    )
+    return DataFile.from_args(
+        content=DataFileContent.DATA,
+        file_path=path,
+        file_format=FileFormat.PARQUET,
+        partition=partition.partition if partition else Record(),
+        file_size_in_bytes=len(output),
+        sort_order_id=None,
+        spec_id=table.metadata.default_spec_id,
+        equality_ids=None,
+        key_metadata=None,
+        **statistics.to_serialized_dict(),
+    )
+
+
+def _remove_partial(io: FileIO, path: str) -> None:
+    try:
+        io.delete(path)
+    except Exception:  # noqa: BLE001 - it may not exist; the failure that led here is raised
+        logger.debug("nothing to remove at %s", path)
+
+
+def _partitions(table: Table, frame: pl.DataFrame) -> Iterator[tuple[PartitionKey, pl.DataFrame]]:
+    spec, schema = table.spec(), table.schema()
+    columns = [
+        _partition_value(str(field.transform), schema.find_field(field.source_id).name)
+        for field in spec.fields
+    ]
+    names = [f"_partition_{field.name}" for field in spec.fields]
+    frame = frame.with_columns(
+        column.alias(name) for column, name in zip(columns, names, strict=True)
+    )
+    for values, rows in frame.partition_by(names, as_dict=True, include_key=False).items():
+        fields = [
+            PartitionFieldValue(field=field, value=value)
+            for field, value in zip(spec.fields, values, strict=True)
+        ]
+        yield PartitionKey(field_values=fields, partition_spec=spec, schema=schema), rows
+
+
+def _partition_value(transform: str, name: str) -> pl.Expr:
+    """A transform of the Iceberg specification: hours, days, months since 1970, or the value."""
+    column = pl.col(name)
+    match transform:
+        case "hour":
+            return column.dt.epoch("s") // 3600
+        case "day":
+            return column.dt.date().to_physical()
+        case "month":
+            return (column.dt.year() - 1970) * 12 + column.dt.month().cast(pl.Int32) - 1
+        case "identity":
+            return column
+    raise ConfigurationError(
+        f"Tables partitioned by {transform} cannot be written: use hour, day, month or identity."
+    )

@@ -1,0 +1,213 @@
+"""The IO manager: what assets return becomes Iceberg tables, what they ask for is read back."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import dagster as dg
+from pydantic import Field
+
+from forge_platform.contracts import NAMESPACE
+from forge_platform.errors import ConfigurationError
+from forge_platform.logs import log_rows
+from forge_platform.resources.iceberg import IcebergResource
+from forge_platform.tables import Frame, TableWrite, WriteMode
+
+if TYPE_CHECKING:
+    from forge_platform.iceberg.commit import CommitResult
+    from forge_platform.iceberg.merge import Scope
+    from forge_platform.iceberg.write import TableOptions, WriteRequest
+
+KEY = "forge/key"
+ORDER_BY = "forge/order_by"
+PARTITION_BY = "forge/partition_by"
+WRITE_MODE = "forge/write_mode"
+
+_MODES = ("append", "overwrite", "merge")
+
+
+def table_options(
+    *,
+    mode: WriteMode,
+    key: tuple[str, ...] = (),
+    order_by: str | None = None,
+    partition_by: str | None = None,
+) -> dict[str, Any]:
+    """Asset metadata that says how the asset's table is written.
+
+    Args:
+        mode: ``merge`` by key; ``overwrite`` everything (with a key, only what differs is
+            written); ``append``, which with a key inserts only rows whose key is new.
+        key: columns that identify a row.
+        order_by: column that tells which of two versions of a row is newer.
+        partition_by: column that Dagster's partitions are mapped to.
+    """
+    options = {
+        WRITE_MODE: mode,
+        KEY: ",".join(key),
+        ORDER_BY: order_by,
+        PARTITION_BY: partition_by,
+    }
+    return {name: value for name, value in options.items() if value}
+
+
+class IcebergIOManager(dg.ConfigurableIOManager):
+    """Writes assets to ``<namespace>.<asset>`` and reads them back, pinned at one snapshot.
+
+    Takes and gives Polars DataFrames and LazyFrames, Arrow tables and record-batch readers,
+    and :class:`TableWrite` and :class:`TableView`, which also carry watermarks and changes.
+    Watermark, upstream snapshots and the run's identity are properties of the snapshot that
+    holds the rows.
+    """
+
+    iceberg: dg.ResourceDependency[IcebergResource]
+    namespace: str = Field(description="The code location; an asset's table is namespace.asset.")
+    write_mode: str | None = Field(
+        default=None,
+        description="Wins over every asset's own mode: append, overwrite or merge. With "
+        "overwrite no watermark is kept, so every run starts from the beginning.",
+    )
+
+    def handle_output(self, context: dg.OutputContext, obj: object) -> None:
+        """Writes an asset's rows and describes the table in the materialisation's metadata."""
+        from forge_platform.iceberg.describe import describe
+        from forge_platform.iceberg.write import write_table
+
+        if obj is None:
+            return
+        write = obj if isinstance(obj, TableWrite) else TableWrite(rows=cast("Frame", obj))
+        table = f"{self.namespace}.{context.asset_key.path[-1]}"
+        options = _options(context)
+        result = write_table(
+            self.iceberg.catalog(),
+            self.iceberg.identifier(table),
+            self._request(context, write),
+            options,
+        )
+        # Downstream automation looks at the data version: a run that changed nothing keeps it.
+        version = dg.DataVersion(str(result.snapshot_id))
+        context.step_context.set_data_version(context.asset_key, version)
+        rows = _rows(write, result)
+        log_rows(context.log, table, **rows)
+        context.add_output_metadata(
+            {**rows, **describe(self.iceberg.view(table, result.snapshot_id)), **write.metadata}
+        )
+
+    def load_input(self, context: dg.InputContext) -> object:
+        """Reads an upstream table in the type that the asset's parameter is annotated with."""
+        from forge_platform.iceberg.read import load
+
+        view = self.iceberg.view(self._table(context))
+        context.log.debug("reading %s at snapshot %s", view.identifier, view.snapshot_id)
+        context.add_input_metadata({"snapshot_id": str(view.snapshot_id)})
+        return load(view, context.dagster_type.typing_type, _input_scope(context))
+
+    def _table(self, context: dg.InputContext) -> str:
+        upstream = context.upstream_output
+        metadata = (upstream.definition_metadata if upstream else None) or {}
+        namespace = metadata.get(NAMESPACE) or self.namespace
+        return f"{namespace}.{context.asset_key.path[-1]}"
+
+    def _request(self, context: dg.OutputContext, write: TableWrite) -> "WriteRequest":
+        from forge_platform.iceberg.write import WriteRequest
+
+        managed = self.write_mode != "overwrite"
+        return WriteRequest(
+            rows=write.rows,
+            mode=self._mode(context, write),
+            scope=_scope(context, _options(context).partition_by),
+            deleted_keys=write.deleted_keys,
+            properties=_properties(context, write, managed=managed),
+            carry=managed,
+        )
+
+    def _mode(self, context: dg.OutputContext, write: TableWrite) -> WriteMode:
+        asset_mode = (context.definition_metadata or {}).get(WRITE_MODE, "overwrite")
+        mode = self.write_mode or write.mode or asset_mode
+        if mode not in _MODES:
+            raise ConfigurationError(
+                f"The write mode of {context.asset_key.to_user_string()} is {mode!r}: "
+                f"use one of {', '.join(_MODES)}."
+            )
+        return cast(WriteMode, mode)
+
+
+def _options(context: dg.OutputContext) -> "TableOptions":
+    from forge_platform.iceberg.write import TableOptions
+
+    metadata = context.definition_metadata or {}
+    return TableOptions(
+        key=tuple(filter(None, str(metadata.get(KEY, "")).split(","))),
+        order_by=metadata.get(ORDER_BY),
+        partition_by=metadata.get(PARTITION_BY),
+        granularity=_granularity(context),
+    )
+
+
+def _granularity(context: dg.OutputContext) -> str:
+    if not context.has_asset_partitions:
+        return "value"
+    kinds = {
+        dg.HourlyPartitionsDefinition: "hour",
+        dg.DailyPartitionsDefinition: "day",
+        dg.MonthlyPartitionsDefinition: "month",
+    }
+    return kinds.get(type(context.asset_partitions_def), "value")
+
+
+def _scope(context: dg.OutputContext | dg.InputContext, column: str | None) -> "Scope | None":
+    """The partitions of this run as a part of the table."""
+    from forge_platform.iceberg.merge import Scope
+
+    if not context.has_asset_partitions:
+        return None
+    if column is None:
+        raise ConfigurationError(
+            f"{context.asset_key.to_user_string()} is partitioned but does not say by which "
+            f"column: add the metadata {PARTITION_BY} to the asset."
+        )
+    if isinstance(context.asset_partitions_def, dg.TimeWindowPartitionsDefinition):
+        window = context.asset_partitions_time_window
+        return Scope(column, window=(window.start, window.end))
+    return Scope(column, values=tuple(context.asset_partition_keys))
+
+
+def _input_scope(context: dg.InputContext) -> "Scope | None":
+    upstream = context.upstream_output
+    metadata = (upstream.definition_metadata if upstream else None) or {}
+    column = metadata.get(PARTITION_BY)
+    return _scope(context, column) if column else None
+
+
+def _properties(
+    context: dg.OutputContext, write: TableWrite, *, managed: bool
+) -> Mapping[str, str]:
+    from forge_platform.iceberg.state import INPUT_PREFIX, RUN_ID, WATERMARK, WRITE_ID
+
+    identity = {RUN_ID: context.run_id, WRITE_ID: _write_id(context)}
+    if not managed:
+        return identity
+    position = {WATERMARK: write.watermark} if write.watermark is not None else {}
+    inputs = {f"{INPUT_PREFIX}{name}": str(id_) for name, id_ in write.inputs.items()}
+    return {**identity, **position, **inputs}
+
+
+def _write_id(context: dg.OutputContext) -> str:
+    """The same for a run and its retries, so that an append is done once."""
+    tags = context.step_context.dagster_run.tags
+    is_retry = "dagster/retry_number" in tags or "dagster/is_resume_retry" in tags
+    run = tags.get("dagster/root_run_id", context.run_id) if is_retry else context.run_id
+    partition = context.asset_partition_keys if context.has_asset_partitions else ()
+    return "/".join([run, context.asset_key.to_user_string(), *partition[:1], *partition[-1:]])
+
+
+def _rows(write: TableWrite, result: "CommitResult") -> dict[str, int]:
+    rejected = {} if write.rows_rejected is None else {"rows_rejected": write.rows_rejected}
+    return {
+        "rows_read": result.received if write.rows_read is None else write.rows_read,
+        "rows_inserted": result.inserted,
+        "rows_updated": result.updated,
+        "rows_deleted": result.deleted,
+        "rows_unchanged": result.unchanged,
+        **rejected,
+        "bytes": result.bytes_written,
+    }

@@ -1,0 +1,112 @@
+"""Builds a code location's definitions: resources, policy and links, the same everywhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from forge_platform.automation import automation_sensor
+from forge_platform.contracts import IO_MANAGER_KEY, NAMESPACE, TableContract
+from forge_platform.environment import current_environment
+from forge_platform.errors import ConfigurationError
+from forge_platform.io_manager import IcebergIOManager
+from forge_platform.logs import LOGGERS
+from forge_platform.resources.iceberg import IcebergResource
+
+DOCUMENTATION = "documentation"
+
+RETRY_TRANSIENT = dg.RetryPolicy(
+    max_retries=3, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
+)
+"""Retries what may pass by itself; permanent errors forbid retries by their type."""
+
+
+def build_definitions(  # noqa: PLR0913 - the sections of a table of contents
+    location: str,
+    *,
+    assets: Sequence[dg.AssetsDefinition],
+    reads: Sequence[TableContract] = (),
+    checks: Sequence[dg.AssetChecksDefinition] = (),
+    jobs: Sequence[Any] = (),
+    schedules: Sequence[dg.ScheduleDefinition] = (),
+    sensors: Sequence[dg.SensorDefinition] = (),
+    resources: Mapping[str, Any] | None = None,
+) -> dg.Definitions:
+    """The definitions of one code location.
+
+    Args:
+        location: its name; also its asset group's and its Iceberg namespace.
+        assets: what it produces.
+        reads: contracts of the tables of other locations that it reads.
+        checks: asset checks.
+        jobs: jobs.
+        schedules: schedules; off in dev.
+        sensors: sensors; off in dev. The automation sensor is added.
+        resources: resources beside Iceberg and its IO manager.
+    """
+    return dg.Definitions(
+        assets=[*_with_links(location, assets), *(contract.spec() for contract in reads)],
+        asset_checks=checks,
+        jobs=jobs,
+        schedules=schedules,
+        sensors=[*sensors, automation_sensor()],
+        resources={**iceberg_resources(location), **(resources or {})},
+        loggers=LOGGERS,
+        # One process a run: a step costs no second start of the interpreter and its imports.
+        executor=dg.in_process_executor,
+    )
+
+
+def iceberg_resources(location: str) -> dict[str, Any]:
+    """The catalog and the IO manager of a location, as the environment configures them."""
+    environment = current_environment()
+    iceberg = IcebergResource(
+        catalog_uri=dg.EnvVar("ICEBERG_CATALOG_URI"),
+        warehouse_path=dg.EnvVar("ICEBERG_WAREHOUSE"),
+        namespace_prefix=environment.namespace_prefix,
+    )
+    io_manager = IcebergIOManager(
+        iceberg=iceberg, namespace=location, write_mode=environment.write_mode
+    )
+    return {"iceberg": iceberg, IO_MANAGER_KEY: io_manager, "io_manager": io_manager}
+
+
+def _with_links(
+    location: str, assets: Sequence[dg.AssetsDefinition]
+) -> Iterable[dg.AssetsDefinition]:
+    """Adds namespace, documentation and source links to every asset."""
+    linked = dg.map_asset_specs(lambda spec: _described(location, spec), assets)
+    referenced = dg.with_source_code_references(linked)
+    if source := os.environ.get("FORGE_SOURCE_URL"):
+        referenced = dg.link_code_references_to_git(
+            referenced,
+            git_url=source,
+            git_branch=os.environ.get("FORGE_REVISION", "main"),
+            file_path_mapping=dg.AnchorBasedFilePathMapping(
+                local_file_anchor=_package_folder(location),
+                file_anchor_path_in_repository=f"code_locations/{location}/src/{location}",
+            ),
+        )
+    return [asset for asset in referenced if isinstance(asset, dg.AssetsDefinition)]
+
+
+def _package_folder(location: str) -> Path:
+    spec = find_spec(location)
+    if spec is None or spec.origin is None:
+        raise ConfigurationError(f"The code location {location} is not an installed package.")
+    return Path(spec.origin).parent
+
+
+def _described(location: str, spec: dg.AssetSpec) -> dg.AssetSpec:
+    page = f"assets.md#{spec.key.path[-1]}"
+    base = os.environ.get("FORGE_DOCS_URL")
+    link = dg.MetadataValue.url(f"{base}/{page}") if base else dg.MetadataValue.path(f"docs/{page}")
+    described = spec.merge_attributes(
+        metadata={NAMESPACE: location, DOCUMENTATION: link}, tags={"forge/location": location}
+    )
+    return described.replace_attributes(group_name=location, owners=[f"team:{location}"])

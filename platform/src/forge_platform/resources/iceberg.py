@@ -1,0 +1,114 @@
+"""The Iceberg catalog as a Dagster resource."""
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+from pydantic import Field, PrivateAttr
+
+from forge_platform.errors import PermanentError, SourceUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pyiceberg.catalog import Catalog
+    from pyiceberg.table import Table
+
+    from forge_platform.iceberg.view import IcebergView
+
+
+class IcebergResource(dg.ConfigurableResource["IcebergResource"]):
+    """Tables of one environment, in whichever catalog the URI names.
+
+    Identifiers are ``namespace.table``; the environment's prefix is added here and nowhere
+    else, so assets and contracts are the same in every environment.
+    """
+
+    catalog_uri: str = Field(
+        description="sqlite:///…, postgresql://…, http(s)://… (REST) or glue://region."
+    )
+    warehouse_path: str = Field(description="Where table files live, or a REST warehouse's name.")
+    namespace_prefix: str = Field(default="", description="Put before every namespace.")
+    properties: dict[str, str] = Field(
+        default_factory=dict, description="Further pyiceberg catalog properties."
+    )
+
+    _catalog: "Catalog | None" = PrivateAttr(default=None)
+
+    def catalog(self) -> "Catalog":
+        """The catalog, opened on first use.
+
+        Raises:
+            ConfigurationError: the URI's scheme is not known.
+            SourceUnavailable: the catalog cannot be reached.
+        """
+        if self._catalog is None:
+            self._catalog = self._open()
+        return self._catalog
+
+    def _open(self) -> "Catalog":
+        from forge_platform.iceberg.catalog import open_catalog
+
+        try:
+            return open_catalog(self.catalog_uri, self.warehouse_path, self.properties)
+        except OSError as error:
+            raise self._unavailable(error) from error
+        except Exception as error:
+            if type(error).__module__.startswith(("sqlalchemy", "requests")):
+                raise self._unavailable(error) from error
+            raise
+
+    def _unavailable(self, error: Exception) -> SourceUnavailable:
+        from forge_platform.iceberg.catalog import without_credentials
+
+        return SourceUnavailable(
+            f"The Iceberg catalog at {without_credentials(self.catalog_uri)} cannot be reached "
+            f"({type(error).__name__}). Check ICEBERG_CATALOG_URI and that it is running."
+        )
+
+    def identifier(self, table: str) -> str:
+        """The table's name in the catalog, prefix included."""
+        return f"{self.namespace_prefix}{table}"
+
+    def find(self, table: str) -> "Table | None":
+        """The table, or None when nothing was ever written to it."""
+        from pyiceberg.exceptions import NoSuchTableError
+
+        try:
+            return self.catalog().load_table(self.identifier(table))
+        except NoSuchTableError:
+            return None
+
+    def view(self, table: str, snapshot_id: int | None = None) -> "IcebergView":
+        """The table pinned at a snapshot, the current one unless another is asked for.
+
+        Raises:
+            PermanentError: the table does not exist yet; the text says what to run first.
+        """
+        from forge_platform.iceberg.view import IcebergView, current_snapshot_id
+
+        found = self.find(table)
+        if found is None:
+            raise PermanentError(
+                f"The table {self.identifier(table)} does not exist yet: "
+                f"materialise the asset {table.rpartition('.')[2]} first."
+            )
+        return IcebergView(found, table, snapshot_id or current_snapshot_id(found))
+
+    def watermark(self, table: str) -> str | None:
+        """The position in the source up to which the table is complete, if it has one."""
+        return self._state(table).get("forge.watermark")
+
+    def inputs(self, table: str) -> dict[str, int]:
+        """The upstream snapshots that the table was last made from, by upstream table."""
+        prefix = "forge.input."
+        return {
+            name.removeprefix(prefix): int(value)
+            for name, value in self._state(table).items()
+            if name.startswith(prefix)
+        }
+
+    def _state(self, table: str) -> "Mapping[str, str]":
+        from forge_platform.iceberg.state import state
+
+        found = self.find(table)
+        return state(found) if found is not None else {}

@@ -1,0 +1,292 @@
+"""Merges, appends and partition writes against a real catalog, compared row by row."""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+import threading
+from decimal import Decimal
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pytest
+from polars.testing import assert_frame_equal
+from pyiceberg.catalog import Catalog
+
+from forge_platform.errors import ConfigurationError, PermanentError, SchemaMismatch
+from forge_platform.iceberg.catalog import open_catalog
+from forge_platform.iceberg.merge import Scope
+from forge_platform.iceberg.state import state
+from forge_platform.iceberg.view import IcebergView, current_snapshot_id
+from forge_platform.iceberg.write import TableOptions, WriteRequest, write_table
+
+KEYED = TableOptions(key=("id",), order_by="at")
+DAILY = TableOptions(key=("id",), partition_by="day", granularity="day")
+TABLE = "space.things"
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    return open_catalog(f"sqlite:///{tmp_path}/catalog.db", f"file://{tmp_path}/warehouse", {})
+
+
+def at(minute: int) -> dt.datetime:
+    return dt.datetime(2024, 1, 1, tzinfo=dt.UTC) + dt.timedelta(minutes=minute)
+
+
+def things(*rows: tuple[int | None, int, str]) -> pl.DataFrame:
+    frame = pl.DataFrame(
+        rows, schema={"id": pl.Int64, "minute": pl.Int64, "name": pl.String}, orient="row"
+    )
+    return frame.select(
+        "id",
+        (pl.lit(at(0)) + pl.duration(minutes="minute")).cast(pl.Datetime("us", "UTC")).alias("at"),
+        "name",
+    )
+
+
+def rows(catalog: Catalog, snapshot_id: int | None = None) -> pl.DataFrame:
+    table = catalog.load_table(TABLE)
+    view = IcebergView(table, TABLE, snapshot_id or current_snapshot_id(table))
+    return view.read().sort("id")
+
+
+def test_merge_updates_inserts_and_leaves_the_rest(catalog: Catalog) -> None:
+    first = things((1, 0, "a"), (2, 0, "b"), (3, 0, "c"))
+    write_table(catalog, TABLE, WriteRequest(rows=first, mode="merge"), KEYED)
+    second = things((2, 5, "B"), (3, 0, "c"), (4, 5, "d"))
+    result = write_table(catalog, TABLE, WriteRequest(rows=second, mode="merge"), KEYED)
+    assert (result.inserted, result.updated, result.unchanged) == (1, 1, 1)
+    expected = things((1, 0, "a"), (2, 5, "B"), (3, 0, "c"), (4, 5, "d"))
+    assert_frame_equal(rows(catalog), expected)
+
+
+def test_nothing_changed_writes_no_snapshot(catalog: Catalog) -> None:
+    request = WriteRequest(
+        rows=things((1, 0, "a")), mode="merge", properties={"forge.watermark": "1"}
+    )
+    first = write_table(catalog, TABLE, request, KEYED)
+    again = write_table(catalog, TABLE, request, KEYED)
+    assert first.committed
+    assert not again.committed
+    assert again.snapshot_id == first.snapshot_id
+
+
+def test_an_older_version_does_not_replace_a_newer_one(catalog: Catalog) -> None:
+    newer = WriteRequest(rows=things((1, 9, "new")), mode="merge")
+    older = WriteRequest(rows=things((1, 3, "old")), mode="merge")
+    write_table(catalog, TABLE, newer, KEYED)
+    result = write_table(catalog, TABLE, older, KEYED)
+    assert result.unchanged == 1
+    assert_frame_equal(rows(catalog), things((1, 9, "new")))
+
+
+def test_newest_of_several_versions_in_one_batch_wins(catalog: Catalog) -> None:
+    batch = things((1, 5, "middle"), (1, 9, "newest"), (1, 1, "oldest"))
+    write_table(catalog, TABLE, WriteRequest(rows=batch, mode="merge"), KEYED)
+    assert_frame_equal(rows(catalog), things((1, 9, "newest")))
+
+
+def test_deleted_keys_go_in_the_same_commit(catalog: Catalog) -> None:
+    first = things((1, 0, "a"), (2, 0, "b"), (3, 0, "c"))
+    write_table(catalog, TABLE, WriteRequest(rows=first, mode="merge"), KEYED)
+    request = WriteRequest(
+        rows=things((3, 1, "C")), mode="merge", deleted_keys=pl.DataFrame({"id": [1, 3, 99]})
+    )
+    result = write_table(catalog, TABLE, request, KEYED)
+    assert (result.deleted, result.updated) == (1, 1)
+    assert_frame_equal(rows(catalog), things((2, 0, "b"), (3, 1, "C")))
+
+
+def test_append_with_a_key_inserts_every_version_once(catalog: Catalog) -> None:
+    options = TableOptions(key=("id", "at"))
+    log = things((1, 0, "a"), (1, 5, "b"))
+    write_table(catalog, TABLE, WriteRequest(rows=log, mode="append"), options)
+    again = things((1, 5, "b"), (1, 7, "c"), (2, 5, "d"))
+    result = write_table(catalog, TABLE, WriteRequest(rows=again, mode="append"), options)
+    assert (result.inserted, result.updated, result.unchanged) == (2, 0, 1)
+    assert rows(catalog).height == 4
+
+
+def test_append_of_a_retried_run_is_not_doubled(catalog: Catalog) -> None:
+    request = WriteRequest(
+        rows=things((1, 0, "a")),
+        mode="append",
+        properties={"forge.write-id": "run/asset", "forge.run-id": "run"},
+    )
+    write_table(catalog, TABLE, request, TableOptions())
+    again = write_table(catalog, TABLE, request, TableOptions())
+    assert not again.committed
+    assert rows(catalog).height == 1
+
+
+def test_overwrite_of_a_keyed_frame_writes_only_the_difference(catalog: Catalog) -> None:
+    first = things((1, 0, "a"), (2, 0, "b"))
+    write_table(catalog, TABLE, WriteRequest(rows=first, mode="overwrite"), KEYED)
+    second = things((2, 0, "b"), (3, 0, "c"))
+    result = write_table(catalog, TABLE, WriteRequest(rows=second, mode="overwrite"), KEYED)
+    assert (result.inserted, result.deleted, result.unchanged) == (1, 1, 1)
+    assert_frame_equal(rows(catalog), second)
+
+
+def test_overwrite_with_a_stream_replaces_everything(catalog: Catalog) -> None:
+    first = WriteRequest(rows=things((1, 0, "a"), (2, 0, "b")), mode="overwrite")
+    write_table(catalog, TABLE, first, KEYED)
+    stream = things((7, 0, "x")).to_arrow().to_reader()
+    result = write_table(catalog, TABLE, WriteRequest(rows=stream, mode="overwrite"), KEYED)
+    assert (result.inserted, result.deleted) == (1, 2)
+    assert_frame_equal(rows(catalog), things((7, 0, "x")))
+
+
+def test_null_in_a_key_is_refused(catalog: Catalog) -> None:
+    request = WriteRequest(rows=things((None, 0, "a"), (1, 0, "b")), mode="merge")
+    with pytest.raises(PermanentError, match="1 of 2 rows have no id"):
+        write_table(catalog, TABLE, request, KEYED)
+
+
+def test_merge_without_a_key_is_refused(catalog: Catalog) -> None:
+    request = WriteRequest(rows=things((1, 0, "a")), mode="merge")
+    with pytest.raises(ConfigurationError, match="forge/key"):
+        write_table(catalog, TABLE, request, TableOptions())
+
+
+def test_a_new_column_is_added_and_old_rows_have_null(catalog: Catalog) -> None:
+    write_table(catalog, TABLE, WriteRequest(rows=things((1, 0, "a")), mode="merge"), KEYED)
+    wider = things((2, 0, "b")).with_columns(extra=pl.lit(7, pl.Int64))
+    write_table(catalog, TABLE, WriteRequest(rows=wider, mode="merge"), KEYED)
+    assert rows(catalog)["extra"].to_list() == [None, 7]
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        (things((1, 0, "a")).drop("name"), "name is missing"),
+        (things((1, 0, "a")).with_columns(name=pl.lit(1)), "name is int32, the table has string"),
+        (things((1, 0, "a")).with_columns(nothing=None), "no type for these columns: nothing"),
+    ],
+)
+def test_other_schema_changes_are_refused_with_both_schemas(
+    catalog: Catalog, changed: pl.DataFrame, problem: str
+) -> None:
+    write_table(catalog, TABLE, WriteRequest(rows=things((1, 0, "a")), mode="merge"), KEYED)
+    with pytest.raises(SchemaMismatch, match=problem):
+        write_table(catalog, TABLE, WriteRequest(rows=changed, mode="merge"), KEYED)
+    assert_frame_equal(rows(catalog), things((1, 0, "a")))
+
+
+def days(*values: tuple[int, int]) -> pl.DataFrame:
+    return pl.DataFrame(
+        {"id": [i for i, _ in values], "day": [dt.date(2024, 1, d) for _, d in values]},
+        schema={"id": pl.Int64, "day": pl.Date},
+    )
+
+
+def day_scope(first: int, beyond: int) -> Scope:
+    start, end = (dt.datetime(2024, 1, day, tzinfo=dt.UTC) for day in (first, beyond))
+    return Scope("day", (start, end))
+
+
+@pytest.mark.parametrize("options", [DAILY, TableOptions(partition_by="day", granularity="day")])
+def test_a_partition_run_again_replaces_itself(catalog: Catalog, options: TableOptions) -> None:
+    first = WriteRequest(rows=days((1, 1), (2, 1), (3, 2)), mode="append", scope=day_scope(1, 3))
+    write_table(catalog, TABLE, first, options)
+    again = WriteRequest(rows=days((2, 1), (4, 1)), mode="append", scope=day_scope(1, 2))
+    write_table(catalog, TABLE, again, options)
+    assert_frame_equal(rows(catalog), days((2, 1), (3, 2), (4, 1)))
+    spec = catalog.load_table(TABLE).spec()
+    assert [str(field.transform) for field in spec.fields] == ["day"]
+
+
+def test_rows_outside_the_partition_are_refused(catalog: Catalog) -> None:
+    request = WriteRequest(rows=days((1, 1), (2, 5)), mode="append", scope=day_scope(1, 2))
+    with pytest.raises(PermanentError, match="1 of 2 rows"):
+        write_table(catalog, TABLE, request, DAILY)
+
+
+def test_an_empty_partition_is_no_error(catalog: Catalog) -> None:
+    request = WriteRequest(rows=days(), mode="append", scope=day_scope(1, 2))
+    write_table(catalog, TABLE, request, DAILY)
+    assert rows(catalog).is_empty()
+
+
+def test_watermark_is_carried_by_later_commits(catalog: Catalog) -> None:
+    marked = {"forge.watermark": "2024-01-01", "forge.run-id": "1"}
+    for row, properties in ((1, marked), (2, {"forge.run-id": "2"})):
+        request = WriteRequest(rows=things((row, 0, "a")), mode="merge", properties=properties)
+        write_table(catalog, TABLE, request, KEYED)
+    assert state(catalog.load_table(TABLE))["forge.watermark"] == "2024-01-01"
+
+
+def test_changes_between_snapshots_are_exactly_what_was_merged(catalog: Catalog) -> None:
+    first = things((1, 0, "a"), (2, 0, "b"), (3, 0, "c"))
+    before = write_table(catalog, TABLE, WriteRequest(rows=first, mode="merge"), KEYED)
+    request = WriteRequest(
+        rows=things((2, 1, "B"), (9, 1, "z")), mode="merge", deleted_keys=pl.DataFrame({"id": [3]})
+    )
+    after = write_table(catalog, TABLE, request, KEYED)
+    view = IcebergView(catalog.load_table(TABLE), TABLE, after.snapshot_id)
+    changes = view.changes_since(before.snapshot_id)
+    assert not changes.complete
+    assert_frame_equal(changes.rows.sort("id"), things((2, 1, "B"), (9, 1, "z")))
+    assert_frame_equal(changes.removed.sort("id"), things((2, 0, "b"), (3, 0, "c")))
+    assert view.changes_since(None).complete
+    assert view.changes_since(12345).complete
+
+
+def test_writers_at_once_are_serialised_and_nothing_is_lost(catalog: Catalog) -> None:
+    write_table(catalog, TABLE, WriteRequest(rows=things((0, 0, "a")), mode="merge"), KEYED)
+    failures: list[BaseException] = []
+
+    def write(worker: int) -> None:
+        try:
+            for step in range(4):
+                own = (worker * 100 + step, 0, f"{worker}")
+                shared = (0, worker * 4 + step, f"{worker}/{step}")
+                request = WriteRequest(rows=things(own, shared), mode="merge")
+                write_table(catalog, TABLE, request, KEYED)
+        except BaseException as error:  # noqa: BLE001 - shown by the assertion below
+            failures.append(error)
+
+    threads = [threading.Thread(target=write, args=(worker,)) for worker in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    found = rows(catalog)
+    assert found.height == 1 + 4 * 4
+    assert found.row(0) == (0, at(19), "4/3")
+
+
+def test_random_merges_agree_with_a_dictionary(catalog: Catalog) -> None:
+    generator = random.Random(7)
+    model: dict[int, tuple[int, str]] = {}
+    for step in range(25):
+        batch = [
+            (generator.randrange(200), step, generator.choice("abc"))
+            for _ in range(generator.randrange(40))
+        ]
+        deleted = [generator.randrange(200) for _ in range(5)]
+        request = WriteRequest(
+            rows=things(*batch), mode="merge", deleted_keys=pl.DataFrame({"id": deleted})
+        )
+        write_table(catalog, TABLE, request, KEYED)
+        for key in deleted:
+            model.pop(key, None)
+        model.update({key: (minute, name) for key, minute, name in batch})
+    expected = things(*((key, *value) for key, value in sorted(model.items())))
+    assert_frame_equal(rows(catalog), expected)
+
+
+def test_decimals_and_nested_values_come_back(catalog: Catalog) -> None:
+    data = pa.table(
+        {
+            "id": pa.array([1], pa.int16()),
+            "price": pa.array([Decimal("1.10")], pa.decimal128(12, 2)),
+            "tags": pa.array([["a", "b"]], pa.large_list(pa.large_string())),
+        }
+    )
+    request = WriteRequest(rows=data, mode="append")
+    write_table(catalog, TABLE, request, TableOptions())
+    assert rows(catalog).to_dicts() == [{"id": 1, "price": Decimal("1.10"), "tags": ["a", "b"]}]
