@@ -88,28 +88,26 @@ def age_problems(contract: TableContract, instance: dg.DagsterInstance) -> list[
 
 
 def row_check(
-    contract_table: str,
+    table: str,
     *,
     name: str,
     description: str,
-    count_wrong: Callable[[pl.LazyFrame], int],
+    wrong: Callable[[pl.LazyFrame], pl.LazyFrame],
 ) -> dg.AssetChecksDefinition:
     """A check that no row of a table breaks a rule.
 
     Args:
-        contract_table: the table, ``namespace.asset``.
+        table: the table, ``namespace.asset``.
         name: the check's name.
         description: the rule, as one sentence.
-        count_wrong: counts the rows that break it.
+        wrong: selects the rows that break it.
     """
 
-    @dg.asset_check(
-        asset=dg.AssetKey(contract_table.rpartition(".")[2]), name=name, description=description
-    )
+    @dg.asset_check(asset=table.rpartition(".")[2], name=name, description=description)
     def check(iceberg: IcebergResource) -> dg.AssetCheckResult:
-        wrong = count_wrong(iceberg.view(contract_table).scan())
-        return dg.AssetCheckResult(
-            passed=wrong == 0, metadata={"wrong_rows": wrong}, description=f"{wrong} rows break it."
-        )
+        import polars as pl
+
+        count = wrong(iceberg.view(table).scan()).select(pl.len()).collect().item()
+        return dg.AssetCheckResult(passed=count == 0, metadata={"wrong_rows": count})
 
     return check

@@ -84,7 +84,7 @@ class IcebergIOManager(dg.ConfigurableIOManager):
             options,
         )
         # Downstream automation looks at the data version: a run that changed nothing keeps it.
-        version = dg.DataVersion(str(result.snapshot_id))
+        version = dg.DataVersion(result.data_version)
         context.step_context.set_data_version(context.asset_key, version)
         rows = _rows(write, result)
         log_rows(context.log, table, **rows)

@@ -6,9 +6,10 @@ pyiceberg, which every run pod and code server would otherwise pay for at start.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     import polars as pl
@@ -64,20 +65,29 @@ class Changes:
     complete: bool
 
 
-class TableView(Protocol):
-    """A table pinned at one snapshot: all reads of one run see the same rows."""
+class TableView(ABC):
+    """A table pinned at one snapshot: all reads of one run see the same rows.
+
+    Attributes:
+        identifier: ``namespace.asset``, without an environment's prefix.
+        snapshot_id: the snapshot; None before the table's first one.
+    """
 
     identifier: str
     snapshot_id: int | None
 
+    @abstractmethod
     def column_types(self) -> Mapping[str, str]:
         """Column name to Iceberg type, as Iceberg prints it."""
 
+    @abstractmethod
     def scan(self) -> pl.LazyFrame:
         """The rows, lazily; filters and projections are pushed into the files."""
 
+    @abstractmethod
     def read(self, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """The rows, in memory."""
+        """The rows, or some of their columns, in memory."""
 
+    @abstractmethod
     def changes_since(self, snapshot_id: int | None) -> Changes:
         """What changed after a snapshot; everything when it is None or was expired."""

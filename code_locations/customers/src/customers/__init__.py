@@ -1,1 +1,1 @@
-"""."""
+"""Code location: clean customers, their metrics and lifetime value."""

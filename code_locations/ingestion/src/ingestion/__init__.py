@@ -1,1 +1,1 @@
-"""."""
+"""Code location: what comes in from PostgreSQL, files and HTTP APIs."""

@@ -1,1 +1,1 @@
-"""."""
+"""Code location: enriched orders and daily sales."""

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, TypeAlias
 from pyiceberg.exceptions import CommitFailedException, ValidationException
 
 from forge_platform.errors import CommitConflict
-from forge_platform.iceberg.state import COMMIT_ID, committed, is_lasting, state
+from forge_platform.iceberg.state import (
+    COMMIT_ID,
+    DATA_VERSION,
+    committed,
+    data_version,
+    is_lasting,
+    state,
+)
 from forge_platform.iceberg.view import current_snapshot_id
 from forge_platform.iceberg.writer import discard, storage_errors
 
@@ -51,6 +58,7 @@ class CommitResult:
 
     Attributes:
         snapshot_id: the table's current snapshot afterwards.
+        data_version: changes only when rows do.
         committed: False when there was nothing to change and so no snapshot was written.
         received: rows that were given to be written.
         bytes_written: size of the data files that were added.
@@ -58,6 +66,7 @@ class CommitResult:
 
     snapshot_id: int | None
     committed: bool
+    data_version: str
     received: int = 0
     inserted: int = 0
     updated: int = 0
@@ -113,10 +122,11 @@ def _differs(table: Table, plan: Plan, properties: Mapping[str, str]) -> bool:
 
 def _commit_once(table: Table, plan: Plan, properties: Mapping[str, str]) -> None:
     commit_id = str(uuid.uuid4())
+    version = {DATA_VERSION: commit_id} if plan.added or plan.removed else {}
     try:
         with storage_errors(table.location()), table.transaction() as transaction:
             update = transaction.update_snapshot(
-                snapshot_properties={**properties, COMMIT_ID: commit_id}
+                snapshot_properties={**properties, **version, COMMIT_ID: commit_id}
             )
             # Also where nothing is removed: unlike an append, an overwrite refuses to be
             # moved onto a snapshot that it was not planned for.
@@ -143,6 +153,7 @@ def _result(table: Table, plan: Plan, *, committed: bool) -> CommitResult:
     return CommitResult(
         snapshot_id=current_snapshot_id(table),
         committed=committed,
+        data_version=data_version(table),
         inserted=plan.inserted,
         updated=plan.updated,
         deleted=plan.deleted,

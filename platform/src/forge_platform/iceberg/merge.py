@@ -65,10 +65,17 @@ def _microseconds(moment: dt.datetime) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Replace:
-    """Rows without a key that take the place of everything in a part of the table."""
+    """Rows without a key that take the place of others.
+
+    Attributes:
+        rows: the new rows.
+        scope: the part of the table that is replaced.
+        matching: column values whose rows are replaced, instead of a scope.
+    """
 
     rows: pl.DataFrame
-    scope: Scope
+    scope: Scope = Scope()
+    matching: pl.DataFrame | None = None
 
     def plan(self, table: Table) -> Plan:
         """Plans the replacement against the table's current snapshot, writing the new files."""
@@ -76,10 +83,10 @@ class Replace:
         removed: list[DataFile] = []
         deleted = 0
         for task in files(table, current_snapshot_id(table)).values():
-            if not self.scope.may_hold(task.file, table):
+            if not self._may_hold(table, task):
                 continue
             existing = read_files(table, [task])
-            kept = existing.filter(~self.scope.predicate())
+            kept = self._kept(existing)
             if kept.height == existing.height:
                 continue
             removed.append(task.file)
@@ -87,6 +94,16 @@ class Replace:
             added.extend(write_frame(table, kept))
         added.extend(write_frame(table, self.rows))
         return Plan(added=added, removed=removed, inserted=self.rows.height, deleted=deleted)
+
+    def _may_hold(self, table: Table, task: FileScanTask) -> bool:
+        if self.matching is None:
+            return self.scope.may_hold(task.file, table)
+        return may_hold(task.file, table, self.matching)
+
+    def _kept(self, existing: pl.DataFrame) -> pl.DataFrame:
+        if self.matching is None:
+            return existing.filter(~self.scope.predicate())
+        return existing.join(self.matching, on=self.matching.columns, how="anti")
 
 
 @dataclass(frozen=True, kw_only=True)

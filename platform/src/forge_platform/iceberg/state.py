@@ -16,10 +16,11 @@ INPUT_PREFIX = "forge.input."
 RUN_ID = "forge.run-id"
 WRITE_ID = "forge.write-id"
 COMMIT_ID = "forge.commit-id"
+DATA_VERSION = "forge.data-version"
 
 
 def state(table: Table) -> Mapping[str, str]:
-    """Watermark and upstream snapshots of the newest snapshot that carries any.
+    """Watermark, data version and upstream snapshots of the newest snapshot that carries any.
 
     Every commit of this library carries them on; another engine's commit (a compaction for
     instance) does not, so its ancestors are asked.
@@ -33,7 +34,7 @@ def state(table: Table) -> Mapping[str, str]:
 
 def is_lasting(name: str) -> bool:
     """Whether a property says where the table stands, not who wrote one snapshot."""
-    return name == WATERMARK or name.startswith(INPUT_PREFIX)
+    return name in (WATERMARK, DATA_VERSION) or name.startswith(INPUT_PREFIX)
 
 
 def committed(table: Table, name: str, value: str) -> Snapshot | None:
@@ -51,3 +52,9 @@ def _history(table: Table) -> Iterator[Snapshot]:
 
 def _forge_properties(snapshot: Snapshot) -> Mapping[str, str]:
     return snapshot.summary.additional_properties if snapshot.summary else {}
+
+
+def data_version(table: Table) -> str:
+    """Changes with the rows: the same for two snapshots that hold the same rows."""
+    snapshot = table.current_snapshot()
+    return state(table).get(DATA_VERSION, str(snapshot.snapshot_id if snapshot else None))

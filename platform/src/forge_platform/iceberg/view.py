@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -9,11 +10,14 @@ import polars as pl
 from pyiceberg.expressions import AlwaysTrue
 from pyiceberg.io.pyarrow import ArrowScan, schema_to_pyarrow
 
-from forge_platform.tables import Changes
+from forge_platform.tables import Changes, TableView
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyiceberg.table import FileScanTask, Table
+
+# Polars warns that its own planner, a first release, is not installed.
+os.environ.setdefault("POLARS_ICEBERG_PLANNER", "pyiceberg")
 
 
 def files(table: Table, snapshot_id: int | None) -> Mapping[str, FileScanTask]:
@@ -36,7 +40,7 @@ def current_snapshot_id(table: Table) -> int | None:
     return snapshot.snapshot_id if snapshot else None
 
 
-class IcebergView:
+class IcebergView(TableView):
     """A table pinned at one snapshot; see :class:`forge_platform.tables.TableView`."""
 
     def __init__(self, table: Table, identifier: str, snapshot_id: int | None) -> None:

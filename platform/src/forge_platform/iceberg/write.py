@@ -21,7 +21,7 @@ from forge_platform.errors import ConfigurationError, PermanentError
 from forge_platform.iceberg.commit import CommitResult, Plan, commit
 from forge_platform.iceberg.merge import Merge, Replace, Scope
 from forge_platform.iceberg.schema import reconcile, storable, table_schema
-from forge_platform.iceberg.state import WRITE_ID, committed, is_lasting
+from forge_platform.iceberg.state import WRITE_ID, committed, data_version, is_lasting
 from forge_platform.iceberg.view import current_snapshot_id, files
 from forge_platform.iceberg.writer import discard, write_stream
 
@@ -112,17 +112,21 @@ def _write(
 ) -> CommitResult:
     table = open_table(catalog, identifier, storable(batches.schema), options)
     reconcile(table, storable(batches.schema))
-    if request.mode == "merge" and not options.key:
+    if request.mode == "merge" and not options.key and request.deleted_keys is None:
         raise ConfigurationError(
             f"{identifier} is written with mode merge but names no key: "
             "add the metadata forge/key to the asset."
         )
+    deleted = _frame(request.deleted_keys)
     if request.scope is not None:
         return _write_partitions(table, batches, request, request.scope, options)
     if request.mode == "overwrite":
         return _overwrite(table, batches, request, options)
     if options.key:
-        return _merge(table, batches, request, options)
+        return _merge(table, batches, request, deleted, options)
+    if deleted is not None:
+        change = Replace(rows=_aligned(table, batches), matching=deleted)
+        return commit(table, change.plan, request.properties, carry=request.carry)
     return _append(table, batches, request)
 
 
@@ -163,7 +167,9 @@ def open_table(
 def _append(table: Table, batches: pa.RecordBatchReader, request: WriteRequest) -> CommitResult:
     write_id = request.properties.get(WRITE_ID)
     if write_id is not None and (done := committed(table, WRITE_ID, write_id)) is not None:
-        return CommitResult(snapshot_id=done.snapshot_id, committed=False)
+        return CommitResult(
+            snapshot_id=done.snapshot_id, committed=False, data_version=data_version(table)
+        )
     return _stream(table, batches, request, replaces=False)
 
 
@@ -206,7 +212,11 @@ def _stream(
 
 
 def _merge(
-    table: Table, batches: pa.RecordBatchReader, request: WriteRequest, options: TableOptions
+    table: Table,
+    batches: pa.RecordBatchReader,
+    request: WriteRequest,
+    deleted: pl.DataFrame | None,
+    options: TableOptions,
 ) -> CommitResult:
     """Merges a stream of any length in bounded pieces; the last one commits the watermark.
 
@@ -214,10 +224,7 @@ def _merge(
     piece twice changes nothing.
     """
     insert_only = request.mode == "append"
-    deleted = None
-    if request.deleted_keys is not None:
-        deleted = pl.DataFrame(pl.from_arrow(to_reader(request.deleted_keys).read_all()))
-    total = CommitResult(snapshot_id=current_snapshot_id(table), committed=False)
+    total = CommitResult(snapshot_id=current_snapshot_id(table), committed=False, data_version="")
     for piece, is_last in _marked_last(_pieces(batches)):
         merge = Merge(
             rows=_aligned(table, piece),
@@ -253,6 +260,10 @@ def _write_partitions(
         else Replace(rows=rows, scope=scope)
     )
     return commit(table, change.plan, request.properties, carry=request.carry)
+
+
+def _frame(data: Frame | None) -> pl.DataFrame | None:
+    return None if data is None else pl.DataFrame(pl.from_arrow(to_reader(data).read_all()))
 
 
 def _aligned(table: Table, batches: Iterable[pa.RecordBatch]) -> pl.DataFrame:

@@ -1,0 +1,239 @@
+"""The IO manager through real materialisations: types in and out, modes, partitions, metadata."""
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pyarrow as pa
+import pytest
+from polars.testing import assert_frame_equal
+
+from forge_platform import (
+    IcebergIOManager,
+    IcebergResource,
+    RunModeConfig,
+    TableView,
+    TableWrite,
+    keys_of,
+    plan_work,
+    table_options,
+)
+
+ROWS = pl.DataFrame({"id": [1, 2, 3], "name": ["a", None, "c"]})
+
+
+@pytest.fixture
+def iceberg(tmp_path: Path) -> IcebergResource:
+    return IcebergResource(
+        catalog_uri=f"sqlite:///{tmp_path}/catalog.db", warehouse_path=f"file://{tmp_path}/tables"
+    )
+
+
+def resources(iceberg: IcebergResource, write_mode: str | None = None) -> dict[str, Any]:
+    manager = IcebergIOManager(iceberg=iceberg, namespace="space", write_mode=write_mode)
+    return {"iceberg": iceberg, "io_manager": manager}
+
+
+def run(
+    assets: list[Any], with_resources: dict[str, Any], **options: Any
+) -> dg.ExecuteInProcessResult:
+    return dg.materialize(assets, resources=with_resources, **options)
+
+
+def metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
+    (event,) = result.asset_materializations_for_node(asset)
+    return {name: value.value for name, value in event.metadata.items()}
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [ROWS, ROWS.lazy(), ROWS.to_arrow(), ROWS.to_arrow().to_reader()],
+    ids=["DataFrame", "LazyFrame", "Table", "RecordBatchReader"],
+)
+def test_every_frame_type_is_written(iceberg: IcebergResource, frame: Any) -> None:
+    @dg.asset(metadata=table_options(mode="merge", key=("id",)))
+    def things() -> Any:
+        return frame
+
+    run([things], resources(iceberg))
+    assert_frame_equal(iceberg.view("space.things").read(), ROWS, check_row_order=False)
+
+
+def test_every_frame_type_is_read(iceberg: IcebergResource) -> None:
+    seen: dict[str, Any] = {}
+
+    @dg.asset
+    def things() -> pl.DataFrame:
+        return ROWS
+
+    @dg.asset
+    def readers(things: pl.DataFrame) -> None:
+        seen["frame"] = things
+
+    @dg.asset
+    def lazy(things: pl.LazyFrame) -> None:
+        seen["lazy"] = things.collect()
+
+    @dg.asset
+    def arrow(things: pa.Table) -> None:
+        seen["arrow"] = pl.from_arrow(things)
+
+    @dg.asset
+    def stream(things: pa.RecordBatchReader) -> None:
+        seen["stream"] = pl.from_arrow(things.read_all())
+
+    @dg.asset
+    def view(things: TableView) -> None:
+        seen["view"] = things.read(["id", "name"])
+
+    run([things, readers, lazy, arrow, stream, view], resources(iceberg))
+    assert len(seen) == 5
+    for frame in seen.values():
+        assert_frame_equal(frame, ROWS, check_row_order=False)
+
+
+def test_metadata_describes_the_table_and_the_write(iceberg: IcebergResource) -> None:
+    @dg.asset(metadata=table_options(mode="merge", key=("id",)))
+    def things() -> TableWrite:
+        return TableWrite(rows=ROWS, rows_read=10, rows_rejected=7, metadata={"extra": 1})
+
+    found = metadata(run([things], resources(iceberg)), "things")
+    assert found["rows_read"] == 10
+    assert found["rows_rejected"] == 7
+    assert (found["rows_inserted"], found["rows_updated"]) == (3, 0)
+    assert found["dagster/row_count"] == 3
+    assert [(c.name, c.type) for c in found["dagster/column_schema"].columns] == [
+        ("id", "long"),
+        ("name", "string"),
+    ]
+    assert found["null_counts"] == {"id": 0, "name": 1}
+    assert "| 1 | a |" in found["sample"]
+    assert found["snapshot_id"] == str(iceberg.view("space.things").snapshot_id)
+    assert found["table_files"] == 1
+    assert found["bytes"] == found["table_bytes"] > 0
+    assert found["extra"] == 1
+
+
+def test_watermark_inputs_and_run_are_properties_of_the_snapshot(iceberg: IcebergResource) -> None:
+    @dg.asset(metadata=table_options(mode="merge", key=("id",)))
+    def things() -> TableWrite:
+        return TableWrite(rows=ROWS, watermark="2024-05-01", inputs={"other.table": 42})
+
+    result = run([things], resources(iceberg))
+    table = iceberg.find("space.things")
+    assert table is not None
+    snapshot = table.current_snapshot()
+    assert snapshot is not None
+    assert snapshot.summary is not None
+    properties = snapshot.summary.additional_properties
+    assert properties["forge.run-id"] == result.run_id
+    assert iceberg.watermark("space.things") == "2024-05-01"
+    assert iceberg.inputs("space.things") == {"other.table": 42}
+
+
+def test_a_run_that_changes_nothing_keeps_the_data_version(iceberg: IcebergResource) -> None:
+    @dg.asset(metadata=table_options(mode="merge", key=("id",)))
+    def things(context: dg.AssetExecutionContext) -> TableWrite:
+        return TableWrite(rows=ROWS, watermark=context.run.tags["mark"])
+
+    versions = []
+    with dg.DagsterInstance.ephemeral() as instance:
+        for mark in ("1", "1", "2"):
+            run([things], resources(iceberg), instance=instance, tags={"mark": mark})
+            event = instance.get_latest_materialization_event(dg.AssetKey("things"))
+            assert event is not None
+            assert event.asset_materialization is not None
+            versions.append((event.asset_materialization.tags or {})["dagster/data_version"])
+    assert len(set(versions)) == 1
+    assert iceberg.watermark("space.things") == "2"
+
+
+def test_overwrite_of_an_environment_keeps_no_watermark(iceberg: IcebergResource) -> None:
+    @dg.asset(metadata=table_options(mode="append", key=("id",)))
+    def things() -> TableWrite:
+        return TableWrite(rows=ROWS, watermark="2024-05-01")
+
+    for _ in range(2):
+        run([things], resources(iceberg, write_mode="overwrite"))
+    assert iceberg.watermark("space.things") is None
+    assert iceberg.view("space.things").read().height == 3
+
+
+def test_partitions_map_to_iceberg_partitions(iceberg: IcebergResource) -> None:
+    days = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-10")
+    counts = {"2024-01-01": 2, "2024-01-02": 3}
+    seen: dict[str, int] = {}
+
+    @dg.asset(
+        partitions_def=days, metadata=table_options(mode="append", partition_by="day")
+    )
+    def daily(context: dg.AssetExecutionContext) -> pl.DataFrame:
+        key = context.partition_key
+        return pl.DataFrame(
+            {"day": [dt.date.fromisoformat(key)] * counts[key], "n": range(counts[key])}
+        )
+
+    @dg.asset(partitions_def=days)
+    def reader(context: dg.AssetExecutionContext, daily: pl.DataFrame) -> None:
+        seen[context.partition_key] = daily.height
+
+    for key in ("2024-01-01", "2024-01-02"):
+        run([daily, reader], resources(iceberg), partition_key=key)
+    counts["2024-01-01"] = 1
+    run([daily, reader], resources(iceberg), partition_key="2024-01-01")
+    assert seen == {"2024-01-01": 1, "2024-01-02": 3}
+    assert iceberg.view("space.daily").read().height == 4
+    table = iceberg.find("space.daily")
+    assert table is not None
+    assert [str(field.transform) for field in table.spec().fields] == ["day"]
+
+
+def test_a_failure_names_what_is_wrong_and_is_not_retried(iceberg: IcebergResource) -> None:
+    attempts = []
+
+    @dg.asset(
+        metadata=table_options(mode="merge"), retry_policy=dg.RetryPolicy(max_retries=2, delay=0)
+    )
+    def things() -> pl.DataFrame:
+        attempts.append(1)
+        return ROWS
+
+    result = run([things], resources(iceberg), raise_on_error=False)
+    (failure,) = [e for e in result.all_events if e.is_step_failure]
+    assert "forge/key" in str(failure.step_failure_data.user_failure_data)
+    assert len(attempts) == 1
+
+
+def test_derived_table_follows_only_the_changes(iceberg: IcebergResource) -> None:
+    source = {"rows": ROWS}
+    read: list[list[int]] = []
+
+    @dg.asset(metadata=table_options(mode="merge", key=("id",)))
+    def base() -> TableWrite:
+        return TableWrite(
+            rows=source["rows"], deleted_keys=pl.DataFrame({"id": [3]}, schema={"id": pl.Int64})
+        )
+
+    @dg.asset(metadata=table_options(mode="overwrite", key=("id",)))
+    def derived(config: RunModeConfig, iceberg: IcebergResource, base: TableView) -> TableWrite:
+        work = plan_work(iceberg, "space.derived", [base], config, keys_of("id"))
+        rows = work.rows(base)
+        read.append(sorted(rows["id"]))
+        return work.write(rows.filter(pl.col("name").is_not_null()))
+
+    everything = resources(iceberg)
+    run([base, derived], everything)
+    source["rows"] = pl.DataFrame({"id": [1, 4], "name": [None, "d"]})
+    run([base, derived], everything)
+    run([base, derived], everything)
+    full = dg.RunConfig({"derived": {"config": {"mode": "FULL"}}})
+    run([base, derived], everything, run_config=full)
+    assert read == [[1, 2, 3], [1, 4], [], [1, 2, 4]]
+    assert sorted(iceberg.view("space.derived").read()["id"]) == [4]
+
+
+def test_a_table_that_does_not_exist_yet_says_what_to_run(iceberg: IcebergResource) -> None:
+    with pytest.raises(dg.Failure, match="materialise the asset things first"):
+        iceberg.view("space.things")
