@@ -7,6 +7,7 @@ import random
 import threading
 from decimal import Decimal
 from pathlib import Path
+from urllib.parse import quote
 
 import polars as pl
 import pyarrow as pa
@@ -20,15 +21,23 @@ from forge_platform.iceberg.merge import Scope
 from forge_platform.iceberg.state import state
 from forge_platform.iceberg.view import IcebergView, current_snapshot_id
 from forge_platform.iceberg.write import TableOptions, WriteRequest, write_table
+from forge_platform.testing import ConnectionParameters
 
 KEYED = TableOptions(key=("id",), order_by="at")
 DAILY = TableOptions(key=("id",), partition_by="day", granularity="day")
 TABLE = "space.things"
 
 
-@pytest.fixture
-def catalog(tmp_path: Path) -> Catalog:
-    return open_catalog(f"sqlite:///{tmp_path}/catalog.db", f"file://{tmp_path}/warehouse", {})
+@pytest.fixture(params=["sqlite and files", "postgresql and s3"])
+def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Catalog:
+    if request.param == "sqlite and files":
+        return open_catalog(f"sqlite:///{tmp_path}/catalog.db", f"file://{tmp_path}/tables", {})
+    database: ConnectionParameters = request.getfixturevalue("new_database")
+    address = "{user}:{password}@{host}:{port}/{database}".format(
+        **{**database, "password": quote(database["password"], safe="")}
+    )
+    bucket: str = request.getfixturevalue("s3_bucket")
+    return open_catalog(f"postgresql://{address}", f"{bucket}/tables", {})
 
 
 def at(minute: int) -> dt.datetime:
@@ -262,7 +271,7 @@ def test_writers_at_once_are_serialised_and_nothing_is_lost(catalog: Catalog) ->
 def test_random_merges_agree_with_a_dictionary(catalog: Catalog) -> None:
     generator = random.Random(7)
     model: dict[int, tuple[int, str]] = {}
-    for step in range(25):
+    for step in range(10):
         batch = [
             (generator.randrange(200), step, generator.choice("abc"))
             for _ in range(generator.randrange(40))

@@ -166,9 +166,7 @@ def test_partitions_map_to_iceberg_partitions(iceberg: IcebergResource) -> None:
     counts = {"2024-01-01": 2, "2024-01-02": 3}
     seen: dict[str, int] = {}
 
-    @dg.asset(
-        partitions_def=days, metadata=table_options(mode="append", partition_by="day")
-    )
+    @dg.asset(partitions_def=days, metadata=table_options(mode="append", partition_by="day"))
     def daily(context: dg.AssetExecutionContext) -> pl.DataFrame:
         key = context.partition_key
         return pl.DataFrame(
