@@ -9,7 +9,9 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from forge_platform.tables import Changes
 from orders.transforms import (
+    affected_orders,
     daily_order_summary,
     enriched_orders,
     missing_rates,
@@ -223,6 +225,69 @@ def test_every_amount_is_what_plain_python_computes() -> None:
     assert result["amount_usd"].to_list() == [in_dollars(*row) for row in columns]
     assert_frame_equal(result.select(orders.columns), orders)
     assert 0 < missing_rates(result)["orders"].sum() < 500
+
+
+def changes(before: pl.DataFrame, after: pl.DataFrame) -> Changes:
+    return Changes(
+        rows=after.join(before, on=before.columns, how="anti", nulls_equal=True),
+        removed=before.join(after, on=before.columns, how="anti", nulls_equal=True),
+        snapshot_id=1,
+        complete=False,
+    )
+
+
+def affected_by_rates(before: pl.DataFrame, after: pl.DataFrame) -> set[int]:
+    """Of orders 0 to 9, one a day from Monday in euros, and order 10 on Monday in dollars."""
+    days = [order(n, MONDAY + timedelta(days=n), currency="EUR") for n in range(10)]
+    nothing = changes(orders_of(), orders_of()), changes(ANN, ANN)
+    orders = orders_of(*days, order(10))
+    return set(affected_orders(orders, *nothing, changes(before, after))["order_id"])
+
+
+def test_a_rate_affects_the_orders_of_its_currency_that_day_and_7_days_after() -> None:
+    rates = rates_of((MONDAY + timedelta(days=1), "EUR", "1.1"), (MONDAY, "GBP", "1.2"))
+
+    assert affected_by_rates(rates_of(), rates) == {1, 2, 3, 4, 5, 6, 7, 8}
+    assert affected_by_rates(rates, rates_of()) == {1, 2, 3, 4, 5, 6, 7, 8}
+    assert affected_by_rates(rates, rates) == set()
+    assert affected_by_rates(rates_of(), rates_of((MONDAY, "USD", "1.0"))) == set()
+
+
+def test_a_customer_affects_the_orders_it_has() -> None:
+    orders = orders_of(order(1), order(2, customer=2), order(3, customer=None))
+    same, rates = changes(orders, orders), changes(rates_of(), rates_of())
+
+    for there_or_gone in (changes(ANN.clear(), ANN), changes(ANN, ANN.clear())):
+        assert affected_orders(orders, same, there_or_gone, rates)["order_id"].to_list() == [1]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_enriching_the_affected_orders_equals_enriching_all(seed: int) -> None:
+    everything, rates = random_orders(400)
+    customers = pl.DataFrame(
+        [(n, f"{n}@example.com", "Ann", "Lee", "run") for n in range(5)],
+        schema=CUSTOMERS,
+        orient="row",
+    )
+
+    def state(number: int) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+        orders = everything.sample(380, seed=10 * seed + number)
+        changed = pl.col("order_id") % 40 == number
+        amount = pl.when(changed).then(pl.col("total_amount") + 1).otherwise("total_amount")
+        return (
+            orders.with_columns(amount.cast(pl.Decimal(12, 2)).alias("total_amount")),
+            customers.sample(4, seed=seed + number),
+            rates.sample(rates.height - 2, seed=seed + number),
+        )
+
+    before, after = state(1), state(2)
+    affected = affected_orders(after[0], *map(changes, before, after))
+
+    kept = enriched_orders(*before).join(affected, on="order_id", how="anti")
+    renewed = enriched_orders(after[0].join(affected, on="order_id", how="semi"), *after[1:])
+    assert 0 < kept.height < 380
+    assert affected["order_id"].is_unique().all()
+    assert_frame_equal(pl.concat([kept, renewed]), enriched_orders(*after), check_row_order=False)
 
 
 def test_a_day_is_summed_up() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
+from typing import Protocol
 
 import polars as pl
 
@@ -22,6 +23,18 @@ OTHER_STATUS = "other"
 _RATE = pl.Decimal(18, 8)
 _AMOUNT = pl.Decimal(14, 2)
 _CENTS = pl.Decimal(38, 2)
+
+
+class Change(Protocol):
+    """What differs between two states of a table."""
+
+    @property
+    def rows(self) -> pl.DataFrame:
+        """Inserted rows and the new version of updated ones."""
+
+    @property
+    def removed(self) -> pl.DataFrame:
+        """Deleted rows and the old version of updated ones."""
 
 
 def enriched_orders(
@@ -97,6 +110,39 @@ def missing_rates(enriched: pl.DataFrame) -> pl.DataFrame:
         .agg(orders=pl.len().cast(pl.Int64))
         .sort("currency", "order_date")
     )
+
+
+def affected_orders(
+    orders: pl.DataFrame, of_orders: Change, of_customers: Change, of_rates: Change
+) -> pl.DataFrame:
+    """Orders whose enriched row can differ after changes of what it is made from.
+
+    Args:
+        orders: raw orders as they are now.
+        of_orders: changes of the raw orders.
+        of_customers: changes of the clean customers.
+        of_rates: changes of the exchange rates; each touches its day and the 7 days after.
+
+    Returns:
+        ``order_id``, each once, also of orders that are gone.
+    """
+    rate = _touched(of_rates, "currency", "date")
+    days = pl.date_ranges("date", pl.col("date") + RATE_VALID_FOR)
+    rate_days = rate.select("currency", order_date=days).explode("order_date")
+    foreign = orders.filter(pl.col("currency") != BASE_CURRENCY)
+    of_customer = orders.join(_touched(of_customers, "customer_id"), on="customer_id", how="semi")
+    of_rate = foreign.join(rate_days, on=["currency", "order_date"], how="semi")
+    return pl.concat(
+        [
+            _touched(of_orders, "order_id"),
+            of_customer.select("order_id"),
+            of_rate.select("order_id"),
+        ]
+    ).unique()
+
+
+def _touched(change: Change, *columns: str) -> pl.DataFrame:
+    return pl.concat([change.rows.select(columns), change.removed.select(columns)]).unique()
 
 
 def daily_order_summary(orders: pl.DataFrame, days: Sequence[date]) -> pl.DataFrame:
