@@ -90,18 +90,13 @@ class DatabaseResource(dg.ConfigurableResource["DatabaseResource"]):
         Raises:
             SourceSchemaError: there is no such table; the nearest ones are told.
         """
-        rows = self.query(
-            "SELECT attname, format_type(atttypid, atttypmod) AS type FROM pg_attribute "
-            "JOIN pg_class ON pg_class.oid = attrelid "
-            "JOIN pg_namespace ON pg_namespace.oid = relnamespace "
-            "WHERE nspname = :schema AND relname = :table AND relkind IN ('r','p','v','m','f') "
-            "AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
-            schema=schema,
-            table=table,
-        )
-        if not rows:
+        from forge_platform.postgres.catalog import column_types
+
+        with self.connect() as connection, connection.cursor() as cursor:
+            found = column_types(cursor, schema, table)
+        if not found:
             raise self._missing(schema, table)
-        return {row["attname"]: row["type"] for row in rows}
+        return found
 
     def stream(self, statement: "Composable", batch_rows: int = 65_536) -> "pa.RecordBatchReader":
         """The rows of a query as Arrow batches, read while they are consumed.

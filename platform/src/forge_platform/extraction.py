@@ -1,0 +1,291 @@
+"""Incremental extraction from a PostgreSQL table: no row is lost, none arrives twice for good.
+
+A run reads the rows whose watermark column is at or after the table's watermark, less an
+overlap, and writes them by key. Reading a row again changes nothing; what matters is that none
+is skipped. A row can only be skipped when it is committed after a run read, with a time stamp
+before that run's watermark. Its time stamp is at or after the start of its transaction (that is
+what ``now()`` gives), so the new watermark is never later than the start of the oldest
+transaction that is open when reading begins, nor than the present: both are asked for before
+the rows are. Whoever writes other time stamps (a clock that is behind, an application that
+takes the time before it begins its transaction) has the overlap as a margin.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+import dagster as dg
+from pydantic import Field
+
+from forge_platform.errors import ConfigurationError, SourceSchemaError
+from forge_platform.tables import TableWrite
+
+if TYPE_CHECKING:
+    from forge_platform.resources.database import DatabaseResource
+
+_MOMENTS = {"timestamp with time zone", "timestamp without time zone"}
+_MODIFIER = re.compile(r"\([^)]*\)")
+_ONE_WORD = re.compile(r"(\w+)\s*(\(.*\))?")
+_SHORT_NAMES = {
+    "bool": "boolean",
+    "char": "character",
+    "decimal": "numeric",
+    "float4": "real",
+    "float8": "double precision",
+    "int": "integer",
+    "int2": "smallint",
+    "int4": "integer",
+    "int8": "bigint",
+    "timestamp": "timestamp without time zone",
+    "timestamptz": "timestamp with time zone",
+    "varchar": "character varying",
+}
+
+
+class ExtractConfig(dg.Config):
+    """Run configuration of an asset that extracts a table."""
+
+    mode: Literal["incremental", "full", "since"] = Field(
+        default="incremental",
+        description="incremental: what changed since the last run; full: everything, in place of "
+        "what is there; since: what changed since a moment.",
+    )
+    since: str | None = Field(
+        default=None,
+        description="ISO time stamp, UTC unless it says otherwise; implies the mode since.",
+    )
+
+    def since_moment(self) -> datetime | None:
+        """The moment to read from, if one is given.
+
+        Raises:
+            ConfigurationError: it is no time stamp, or mode and since contradict each other.
+        """
+        if self.since is None:
+            if self.mode == "since":
+                raise ConfigurationError("The mode since needs a time stamp: set since too.")
+            return None
+        if self.mode == "full":
+            raise ConfigurationError(
+                "The mode full reads everything, and since only a part: set one of them."
+            )
+        return _moment(self.since, "since")
+
+
+@dataclass(frozen=True)
+class Recent:
+    """Rows whose date is not older than an age, counted in whole days of UTC."""
+
+    column: str
+    age: timedelta
+
+
+@dataclass(frozen=True)
+class SourceTable:
+    """A table to extract, and what is relied on.
+
+    Attributes:
+        columns: column name to PostgreSQL type; other columns of the source are left out. A
+            type without modifier (``varchar``) stands for any (``varchar(50)``).
+        watermark_column: a ``timestamptz`` or ``timestamp`` (UTC) that every change renews.
+        overlap: how far behind the watermark a run begins to read.
+        also: rows that are read again by every incremental run, changed or not.
+        key: columns that identify a row, for ``versions``.
+        versions: ``newest`` reads, of several rows with one key, only the newest; ``all`` reads
+            every row, and a full run adds to the table instead of replacing it.
+    """
+
+    schema: str
+    table: str
+    columns: Mapping[str, str]
+    watermark_column: str = "updated_at"
+    overlap: timedelta = timedelta(minutes=10)
+    also: Recent | None = None
+    key: tuple[str, ...] = ()
+    versions: Literal["newest", "all"] = "newest"
+
+    def __post_init__(self) -> None:
+        named = [*self.key, self.watermark_column, *([self.also.column] if self.also else [])]
+        if missing := [column for column in named if column not in self.columns]:
+            raise ConfigurationError(
+                f"{self.name} uses {', '.join(missing)} without extracting it: add it to columns."
+            )
+        if _plain(_full_name(self.columns[self.watermark_column])) not in _MOMENTS:
+            raise ConfigurationError(
+                f"The watermark column {self.watermark_column} of {self.name} must be a "
+                f"timestamptz or timestamp, not {self.columns[self.watermark_column]}."
+            )
+        if self.overlap < timedelta(0):
+            raise ConfigurationError(f"The overlap of {self.name} must not be negative.")
+
+    @property
+    def name(self) -> str:
+        """``schema.table``."""
+        return f"{self.schema}.{self.table}"
+
+
+@dataclass(frozen=True)
+class _Range:
+    """What a run reads, and what it may claim afterwards."""
+
+    mode: str
+    start: datetime | None
+    watermark: datetime | None
+
+    @property
+    def leaves_gap(self) -> bool:
+        """Whether rows between the watermark and the start stay unread."""
+        if self.start is None:
+            return False
+        return self.watermark is None or self.start > self.watermark
+
+    def new_watermark(self, position: datetime | None) -> str | None:
+        """The watermark of the table once the rows are written; it never moves backwards."""
+        known = [moment for moment in (self.watermark, position) if moment is not None]
+        if self.leaves_gap or not known:
+            return self.watermark.isoformat() if self.watermark else None
+        return max(known).astimezone(UTC).isoformat()
+
+
+def extract(
+    database: "DatabaseResource",
+    source: SourceTable,
+    config: ExtractConfig,
+    watermark: str | None,
+) -> TableWrite:
+    """Reads what changed in a source table, as a stream.
+
+    The rows are read while they are written. ``rows_read`` is left to who counts them.
+
+    Args:
+        database: the source.
+        source: the table.
+        config: the run's configuration.
+        watermark: of the table that is written, None when it has none: then all is read.
+
+    Returns:
+        The rows, how to write them (``overwrite`` after a full run of newest versions, else the
+        asset's own mode), and the watermark to commit with them. A run with ``since`` that
+        leaves a gap behind the watermark does not move it.
+
+    Raises:
+        ConfigurationError: the configuration or the watermark is malformed.
+        SourceSchemaError: the source is not as expected; every difference is named.
+        SourceUnavailable: the source is away, busy, or took too long; also while reading.
+        AuthenticationFailed: it refuses the user.
+    """
+    from forge_platform.postgres.source import rows_query
+
+    reading = _range(source, config, watermark)
+    ignored = verify_columns(database, source)
+    position, complete = _position(database, source)
+    rows = database.stream(rows_query(source, reading.start))
+    replaces = reading.start is None and source.versions == "newest"
+    new_watermark = reading.new_watermark(position)
+    return TableWrite(
+        rows=rows,
+        mode="overwrite" if replaces else None,
+        watermark=new_watermark,
+        metadata={
+            "source": source.name,
+            "extraction": reading.mode,
+            "read_from": reading.start.isoformat() if reading.start else "the beginning",
+            "watermark": new_watermark or "none",
+            **_notes(source, ignored, sees_transactions=complete),
+        },
+    )
+
+
+def verify_columns(database: "DatabaseResource", source: SourceTable) -> list[str]:
+    """Compares a source table with what is expected of it.
+
+    Returns:
+        The columns that the source has in addition.
+
+    Raises:
+        SourceSchemaError: the table or a column is missing, or a type is another; every
+            difference is named.
+    """
+    found = database.columns(source.schema, source.table)
+    if differences := list(_differences(source, found)):
+        raise SourceSchemaError(
+            f"{source.name} in {database.address} is not what this pipeline expects:\n"
+            + "\n".join(f"  - {difference}" for difference in differences)
+            + "\nRestore the columns in the source, or change the expected ones with the asset."
+        )
+    return [name for name in found if name not in source.columns]
+
+
+def _range(source: SourceTable, config: ExtractConfig, watermark: str | None) -> _Range:
+    since = config.since_moment()
+    current = _moment(watermark, f"The watermark of {source.name}") if watermark else None
+    if since is not None:
+        return _Range("since", since, current)
+    if config.mode == "full" or current is None:
+        return _Range("full", None, current)
+    return _Range("incremental", current - source.overlap, current)
+
+
+def _moment(text: str, what: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError(
+            f"{what} is {text!r}: use an ISO time stamp such as 2024-01-31T12:00:00Z."
+        ) from None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def _position(database: "DatabaseResource", source: SourceTable) -> tuple[datetime | None, bool]:
+    from forge_platform.postgres.source import position_query
+
+    with database.connect() as connection, connection.cursor() as cursor:
+        cursor.execute(position_query(source))
+        [(position, sees_transactions)] = cursor.fetchall()
+    return position, sees_transactions
+
+
+def _differences(source: SourceTable, found: Mapping[str, str]) -> Iterator[str]:
+    from forge_platform.postgres.failures import nearest
+
+    for name, kind in source.columns.items():
+        expected = _full_name(kind)
+        actual = found.get(name)
+        if actual is None:
+            others = [other for other in found if other not in source.columns]
+            yield f"column {name}: expected {expected}, missing{nearest(name, others)}"
+        elif expected not in {actual, _plain(actual)}:
+            yield f"column {name}: expected {expected}, found {actual}"
+
+
+def _full_name(kind: str) -> str:
+    """A type as PostgreSQL prints it: ``varchar(50)`` is ``character varying(50)``."""
+    short = _ONE_WORD.fullmatch(kind.strip().lower())
+    if short is None:
+        return kind
+    name, modifier = short.groups(default="")
+    return _SHORT_NAMES.get(name, name) + modifier.replace(" ", "")
+
+
+def _plain(kind: str) -> str:
+    return _MODIFIER.sub("", kind)
+
+
+def _notes(
+    source: SourceTable, ignored: list[str], *, sees_transactions: bool
+) -> Mapping[str, Any]:
+    """What somebody should know about this run, in the log and for the metadata."""
+    notes: dict[str, Any] = {}
+    if ignored:
+        notes["ignored_columns"] = ", ".join(ignored)
+    if not sees_transactions:
+        notes["late_commits"] = (
+            f"Rows committed more than {source.overlap} after their time stamp can be missed: "
+            "open transactions are not visible. Grant pg_read_all_stats; on a replica there is "
+            "only the overlap."
+        )
+    for name, note in notes.items():
+        dg.get_dagster_logger().warning("%s %s: %s", source.name, name, note)
+    return notes

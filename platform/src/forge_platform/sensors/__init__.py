@@ -1,0 +1,1 @@
+"""Factories of the sensors that more than one code location would write."""
