@@ -24,6 +24,7 @@ class Asset:
 
     name: str
     location: str
+    step: str
     jobs: frozenset[str]
     partitions: int
     made_partitions: int
@@ -240,6 +241,7 @@ def _asset(node: Mapping[str, Any]) -> Asset:
     return Asset(
         name=node["assetKey"]["path"][-1],
         location=node["repository"]["location"]["name"],
+        step=node["opNames"][-1],
         jobs=frozenset(node["jobNames"]),
         partitions=stats["numPartitions"] if stats else 1,
         made_partitions=stats["numMaterialized"] if stats else made,

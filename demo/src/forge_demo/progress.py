@@ -15,7 +15,15 @@ from forge_demo.watch import ROW_COUNT, AssetProgress, View
 
 _STYLES = {"running": "yellow", "done": "green", "failed": "bold red"}
 
+_FILE_WIDTH = 140
+
 Show = Callable[[View], None]
+
+
+def make_console() -> Console:
+    """A console whose tables are whole in a log file too."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_FILE_WIDTH)
 
 
 def count(number: float | None) -> str:

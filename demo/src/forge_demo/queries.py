@@ -23,6 +23,7 @@ ASSETS = """
     repository { location { name } }
     isMaterializable
     jobNames
+    opNames
     partitionStats { numPartitions numMaterialized }
     assetMaterializations(limit: 1) { timestamp }
   }

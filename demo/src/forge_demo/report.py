@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
+from forge_demo.arrival import Arrival
 from forge_demo.dagster_api import Check, DagsterApi
 from forge_demo.progress import count
 from forge_demo.watch import ROW_COUNT, AssetProgress, View
@@ -63,6 +64,44 @@ def _tally(checks: Sequence[Check]) -> str:
     return f"{passed} passed" + (f", {missed} not" if missed else "")
 
 
+def print_cost(console: Console, view: View) -> None:
+    """Prints what the runs read and wrote, beside what there is."""
+    table = Table(title="What was read and written", title_justify="left", header_style="bold")
+    for heading in ("location", "asset"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("read", "new", "changed", "removed", "in table", "bytes", "runs", "seconds"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    names = ("rows_read", "rows_inserted", "rows_updated", "rows_deleted", ROW_COUNT, "bytes")
+    for item in view.assets:
+        cells = (count(item.numbers.get(name)) for name in names)
+        runs, seconds = str(item.steps or "-"), f"{item.seconds:.1f}"
+        table.add_row(item.asset.location, item.asset.name, *cells, runs, seconds)
+    console.print(table)
+
+
+def print_arrivals(console: Console, arrivals: Sequence[Arrival]) -> None:
+    """Prints which tables have what was changed."""
+    table = Table(title="What arrived", title_justify="left", header_style="bold")
+    for heading in ("table", "what", "found"):
+        table.add_column(heading, no_wrap=True)
+    for arrival in arrivals:
+        found = f"{count(arrival.found)} of {count(arrival.expected)}"
+        table.add_row(arrival.table, arrival.what, found)
+    console.print(table)
+
+
+def print_problems(
+    console: Console, view: View, checks: Sequence[Check], api: DagsterApi
+) -> list[str]:
+    """Prints what is not as it should be, and returns what of it is wrong."""
+    for warning in _warnings(checks):
+        console.print(warning, style="yellow", soft_wrap=True, markup=False)
+    wrong = problems(view, checks, api)
+    for problem in wrong:
+        console.print(problem, style="red", soft_wrap=True, markup=False)
+    return wrong
+
+
 def problems(view: View, checks: Sequence[Check], api: DagsterApi) -> list[str]:
     """Everything that is not as it should be: what, why, and where to look."""
     return [
@@ -92,7 +131,7 @@ def _check_problems(checks: Sequence[Check], api: DagsterApi) -> Iterator[str]:
             yield f"{name} was not done on the newest data."
 
 
-def warnings(checks: Sequence[Check]) -> list[str]:
+def _warnings(checks: Sequence[Check]) -> list[str]:
     """What checks found that is no error."""
     return [
         f"The check {check.name} of {check.asset} warns: {_short(check.description)}"

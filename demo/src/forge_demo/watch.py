@@ -20,12 +20,14 @@ class AssetProgress:
     Attributes:
         state: waiting, queued, running, done, failed; kept when no watched run touched it.
         numbers: the numbers of its metadata, added up over the runs; the row count is the last.
-        seconds: how long the steps took that made it.
+        steps: how many steps made it.
+        seconds: how long they took.
     """
 
     asset: Asset
     state: str
     numbers: Mapping[str, float]
+    steps: int
     seconds: float
 
 
@@ -121,14 +123,19 @@ def _progress(
     asset: Asset, runs: Sequence[Run], details: Mapping[str, RunDetails]
 ) -> AssetProgress:
     numbers: defaultdict[str, float] = defaultdict(float)
-    seconds = 0.0
+    seconds = []
     for run_details in details.values():
         for materialization in _one_per_step(asset, run_details):
             for name, number in materialization.numbers.items():
                 numbers[name] = number if name == ROW_COUNT else numbers[name] + number
-            seconds += run_details.steps[materialization.step].seconds
-    state = _state(asset, runs, details)
-    return AssetProgress(asset=asset, state=state, numbers=numbers, seconds=seconds)
+            seconds.append(run_details.steps[materialization.step].seconds)
+    return AssetProgress(
+        asset=asset,
+        state=_state(asset, runs, details),
+        numbers=numbers,
+        steps=len(seconds),
+        seconds=sum(seconds),
+    )
 
 
 def _one_per_step(asset: Asset, details: RunDetails) -> Iterator[Materialization]:
@@ -155,4 +162,4 @@ def _state_in(run: Run, asset: Asset, details: RunDetails | None) -> str:
         return "done"
     if run.is_over:
         return "failed"
-    return "running" if asset.name in details.steps else "queued"
+    return "running" if asset.step in details.steps else "queued"

@@ -1,0 +1,170 @@
+"""The platform's servers on this machine."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from forge_demo import source
+from forge_demo.dagster_api import DagsterApi
+from forge_demo.landing_files import write_landing_files
+from forge_demo.ports import HOST, is_open
+from forge_demo.postmaster import postmaster, stop_postmaster
+from forge_demo.settings import (
+    INSTANCE_DATABASE,
+    SERVING_DATABASE,
+    SOURCE_DATABASE,
+    Ports,
+    process_environment,
+    variables,
+    workspace_file,
+    write_dagster_home,
+)
+from forge_demo.state import ROOT, DemoState
+from forge_demo.supervisor import ChildEnded, Supervisor, stop_processes
+from forge_platform.errors import PermanentError, SourceUnavailable
+from forge_platform.testing import EmbeddedPostgres
+
+START_SECONDS = 180
+FIRST_JOB = ("ingestion", "ingestion_job")
+_BIN = Path(sys.executable).parent
+
+
+@dataclass
+class Servers:
+    """Starts and stops the platform's servers and what they need."""
+
+    state: DemoState
+    ports: Ports
+    console: Console
+    _started: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self._environment = variables(self.state, self.ports)
+        self.supervisor = Supervisor(
+            self.state.folder, self.state.logs, process_environment(self._environment)
+        )
+        self.postgres = EmbeddedPostgres(
+            self.state.postgres,
+            self.ports.postgres,
+            password=self._environment["DB_PASSWORD"],
+            durable=False,
+        )
+        self.api = DagsterApi(self._environment["DAGSTER_WEBSERVER_URL"])
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Starts everything, and stops it again whatever happens."""
+        try:
+            self._start()
+            yield
+        finally:
+            self._stop()
+
+    def check(self) -> None:
+        """Looks whether all servers live.
+
+        Raises:
+            ChildEnded: one does not.
+        """
+        self.supervisor.check()
+        if postmaster(self.state.postgres) is None:
+            log = self.state.postgres / "server.log"
+            raise ChildEnded(f"PostgreSQL ended by itself: see {log}")
+
+    def wait_for(self, what: str, is_so: Callable[[], bool], seconds: float) -> None:
+        """Waits, as long as all servers live.
+
+        Raises:
+            SourceUnavailable: it took too long.
+        """
+        deadline = time.monotonic() + seconds
+        while not is_so():
+            self.check()
+            if time.monotonic() > deadline:
+                raise SourceUnavailable(
+                    f"After {seconds:.0f} s there is still no {what}: see {self.state.logs}"
+                )
+            time.sleep(0.2)
+
+    def say(self, text: str) -> None:
+        """Prints a step with the time since the start."""
+        elapsed = time.monotonic() - self._started
+        self.console.print(f"{elapsed:6.1f} s  {text}", soft_wrap=True, highlight=False)
+
+    def _start(self) -> None:
+        self._clear_leftovers()
+        self.state.write_env(self._environment)
+        write_dagster_home(self.state, self.ports)
+        write_landing_files(self.state.landing)
+        self.say("starting the code servers, PostgreSQL and the exchange-rate API")
+        self._start_code_servers()
+        self._start_rates_api()
+        self.postgres.start()
+        self._prepare_databases()
+        ports = [self.ports.rates, *self.ports.code_servers.values()]
+        self.wait_for("code server", lambda: all(map(is_open, ports)), START_SECONDS)
+        self.say("starting the Dagster webserver and daemon")
+        self._start_dagster()
+        self.wait_for("Dagster webserver", lambda: is_open(self.ports.webserver), START_SECONDS)
+        self.wait_for("loaded workspace", self._is_loaded, START_SECONDS)
+        self.say(f"the code locations {', '.join(self.ports.code_servers)} are loaded")
+        self._write_off_lost_runs()
+
+    def _stop(self) -> None:
+        self.say("stopping")
+        self.api.close()
+        self.supervisor.stop()
+        self.postgres.stop()
+        stop_postmaster(self.state.postgres)
+
+    def _clear_leftovers(self) -> None:
+        if stop_processes(self.state.folder):
+            self.say("stopped processes that a killed demo had left")
+        stop_postmaster(self.state.postgres)
+
+    def _start_code_servers(self) -> None:
+        for location, port in self.ports.code_servers.items():
+            module = f"{location}.definitions"
+            command = [str(_BIN / "dagster"), "api", "grpc", "-h", HOST, "-p", str(port)]
+            self.supervisor.start(location, [*command, "-m", module, "--location-name", location])
+
+    def _start_rates_api(self) -> None:
+        command = [sys.executable, "-m", "forge_demo.rates_api", "--port", str(self.ports.rates)]
+        self.supervisor.start("rates_api", [*command, "--docs", str(ROOT / "docs")])
+
+    def _start_dagster(self) -> None:
+        workspace = ["-w", str(workspace_file(self.state))]
+        port = str(self.ports.webserver)
+        webserver = [str(_BIN / "dagster-webserver"), "-h", HOST, "-p", port]
+        self.supervisor.start("webserver", [*webserver, *workspace])
+        self.supervisor.start("daemon", [str(_BIN / "dagster-daemon"), "run", *workspace])
+
+    def _prepare_databases(self) -> None:
+        for name in (INSTANCE_DATABASE, SERVING_DATABASE):
+            self.postgres.create_database(name)
+        if source.load(self.postgres.create_database(SOURCE_DATABASE)):
+            self.say("loaded the CDNOW purchases into the source database")
+
+    def _is_loaded(self) -> bool:
+        try:
+            loaded = self.api.loaded_locations()
+        except SourceUnavailable:
+            return False
+        for location, error in loaded.items():
+            if error:
+                raise PermanentError(f"The code location {location} does not load: {error}")
+        return loaded.keys() == self.ports.code_servers.keys()
+
+    def _write_off_lost_runs(self) -> None:
+        """A run of an earlier demo that was stopped in the middle would count as going on."""
+        lost = [run.id for run in self.api.runs() if not run.is_over]
+        if lost:
+            self.api.cancel(lost)
+            self.say(f"cancelled {len(lost)} runs that an earlier demo did not finish")
