@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
     from forge_platform.extraction import SourceTable
 
-_OLDEST_OPEN_TRANSACTION = """
-    (SELECT min(started) FROM (
+_SETTLED = sql.SQL("""
+    CASE WHEN newest IS NOT NULL THEN least(newest, now(), (SELECT min(started) FROM (
         SELECT xact_start AS started FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid()
           AND backend_type IS DISTINCT FROM 'autovacuum worker'
           AND application_name IS DISTINCT FROM {stream}
         UNION ALL SELECT prepared FROM pg_prepared_xacts WHERE database = current_database()
-    ) AS open)
-"""
+    ) AS open)) END
+""").format(stream=sql.Literal(STREAM_NAME))
 _SEES_TRANSACTIONS = "NOT pg_is_in_recovery() AND pg_has_role('pg_read_all_stats', 'USAGE')"
 
 
@@ -31,27 +31,30 @@ def relation(source: SourceTable) -> sql.Composable:
     return sql.Identifier(source.schema, source.table)
 
 
-def settled_position(source: SourceTable) -> sql.Composable:
-    """Up to where the table is complete for every statement that follows, as an aggregate.
+def position_query(source: SourceTable) -> sql.Composable:
+    """One row: the settled position, and whether other users' transactions were visible.
 
-    The newest watermark-column value, but neither beyond the start of the oldest transaction
+    Up to the settled position the table is complete for every statement that follows: it is
+    the newest watermark-column value, but neither beyond the start of the oldest transaction
     that is open, which may still commit rows with that time stamp, nor beyond the present.
     NULL for an empty table.
     """
-    return sql.SQL(
-        "CASE WHEN count({column}) > 0 THEN least(max({column})::timestamptz, now(), {oldest}) END"
-    ).format(
-        column=sql.Identifier(source.watermark_column),
-        oldest=sql.SQL(_OLDEST_OPEN_TRANSACTION).format(stream=sql.Literal(STREAM_NAME)),
+    return sql.SQL("SELECT {}, {} FROM {}").format(
+        _SETTLED, sql.SQL(_SEES_TRANSACTIONS), _newest(source)
     )
 
 
-def position_query(source: SourceTable) -> sql.Composable:
-    """One row: the settled position, and whether other users' transactions were visible."""
-    return sql.SQL("SELECT {position}, {sees} FROM {relation}").format(
-        position=settled_position(source),
-        sees=sql.SQL(_SEES_TRANSACTIONS),
-        relation=relation(source),
+def edge_query(source: SourceTable) -> sql.Composable:
+    """One row: the newest time stamp, and the first moment from which rows may still appear."""
+    return sql.SQL("SELECT newest, {} - {} FROM {}").format(
+        _SETTLED, sql.Literal(source.overlap), _newest(source)
+    )
+
+
+def _newest(source: SourceTable) -> sql.Composable:
+    """The newest time stamp alone: beside anything else ``max`` would not use the index."""
+    return sql.SQL("(SELECT max({})::timestamptz AS newest FROM {}) AS edge").format(
+        sql.Identifier(source.watermark_column), relation(source)
     )
 
 
@@ -59,16 +62,6 @@ def changed_since(source: SourceTable, moment: datetime) -> sql.Composable:
     """Predicate of the rows that are as new as a moment, or of unknown age."""
     return sql.SQL("({0} >= {1} OR {0} IS NULL)").format(
         sql.Identifier(source.watermark_column), sql.Literal(moment)
-    )
-
-
-def edge_query(source: SourceTable) -> sql.Composable:
-    """One row: the newest time stamp, and the first moment from which rows may still appear."""
-    return sql.SQL("SELECT max({})::timestamptz, {} - {} FROM {}").format(
-        sql.Identifier(source.watermark_column),
-        settled_position(source),
-        sql.Literal(source.overlap),
-        relation(source),
     )
 
 

@@ -1,0 +1,660 @@
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import psycopg2
+import pyarrow as pa
+import pytest
+from psycopg2 import sql
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from forge_platform.errors import (
+    AuthenticationFailed,
+    ConfigurationError,
+    SourceSchemaError,
+    SourceUnavailable,
+)
+from forge_platform.extraction import ExtractConfig, Recent, SourceTable, extract
+from forge_platform.postgres.source import edge_query, position_query, rows_query
+from forge_platform.resources.database import DatabaseResource
+from forge_platform.sensors.new_data import CHANGED_TABLES, new_data_sensor
+from forge_platform.tables import TableWrite
+from forge_platform.testing import ConnectionParameters
+
+OLD = "2024-01-01T00:00:00+00:00"
+CREATE = """
+CREATE TABLE customers (
+    customer_id bigint, email varchar(80), note text, updated_at timestamptz,
+    day date DEFAULT current_date
+);
+CREATE INDEX ON customers (updated_at)
+"""
+CUSTOMERS = SourceTable(
+    "public",
+    "customers",
+    {"customer_id": "int8", "email": "varchar", "note": "text", "updated_at": "timestamptz"},
+)
+NEWEST = replace(CUSTOMERS, key=("customer_id",))
+INCREMENTAL = ExtractConfig()
+FULL = ExtractConfig(mode="full")
+
+
+@pytest.fixture
+def database(new_database: ConnectionParameters) -> DatabaseResource:
+    resource = DatabaseResource(**new_database)
+    execute(resource, CREATE)
+    return resource
+
+
+def execute(database: DatabaseResource, statement: str, values: tuple[Any, ...] = ()) -> None:
+    with database.connect() as connection, connection.cursor() as cursor:
+        cursor.execute(statement, values or None)
+
+
+def changed(database: DatabaseResource, **fields: Any) -> DatabaseResource:
+    return DatabaseResource(**{**database.model_dump(), **fields})
+
+
+def insert(
+    database: DatabaseResource, number: int | None, moment: datetime | str | None, note: str = ""
+) -> None:
+    statement = "INSERT INTO customers VALUES (%s, 'a@b.c', %s, %s)"
+    execute(database, statement, (number, note, moment))
+
+
+@contextmanager
+def transaction(database: DatabaseResource) -> Iterator[Connection]:
+    """A transaction of somebody else, open until the block or the test ends it."""
+    with closing(psycopg2.connect(database.connection_string)) as connection:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT now()")
+        yield connection
+
+
+def insert_now(connection: Connection, number: int) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("INSERT INTO customers VALUES (%s, 'a@b.c', '', now())", (number,))
+
+
+def ids(write: TableWrite) -> list[int]:
+    assert isinstance(write.rows, pa.RecordBatchReader)
+    return sorted(row["customer_id"] for row in write.rows.read_all().to_pylist())
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+# Which rows, and which watermark
+
+
+def test_without_a_watermark_everything_is_read_and_the_table_replaced(
+    database: DatabaseResource,
+) -> None:
+    insert(database, 1, OLD)
+    insert(database, 2, "2024-02-01 01:00:00.000001+01")
+    write = extract(database, NEWEST, INCREMENTAL, None)
+    assert ids(write) == [1, 2]
+    assert write.mode == "overwrite"
+    assert write.watermark == "2024-02-01T00:00:00.000001+00:00"
+    assert write.rows_read is None
+    assert write.metadata["extraction"] == "full"
+
+
+def test_with_a_watermark_only_what_changed_is_read_with_the_overlap(
+    database: DatabaseResource,
+) -> None:
+    insert(database, 1, "2024-01-01T11:49:59.999999Z")
+    insert(database, 2, "2024-01-01T11:50:00Z")
+    insert(database, 3, "2024-01-01T12:00:00Z")
+    insert(database, 4, "2024-01-01T12:00:01Z")
+    write = extract(database, CUSTOMERS, INCREMENTAL, "2024-01-01T12:00:00+00:00")
+    assert ids(write) == [2, 3, 4]
+    assert write.mode is None
+    assert write.watermark == "2024-01-01T12:00:01+00:00"
+    assert write.metadata["read_from"] == "2024-01-01T11:50:00+00:00"
+
+
+def test_the_rows_are_a_stream_of_the_expected_columns(database: DatabaseResource) -> None:
+    insert(database, 1, OLD)
+    rows = extract(database, CUSTOMERS, FULL, None).rows
+    assert isinstance(rows, pa.RecordBatchReader)
+    assert rows.schema.names == ["customer_id", "email", "note", "updated_at"]
+    assert rows.schema.field("updated_at").type == pa.timestamp("us", "UTC")
+
+
+def test_a_full_run_reads_everything_whatever_the_watermark(database: DatabaseResource) -> None:
+    insert(database, 1, OLD)
+    write = extract(database, CUSTOMERS, FULL, "2025-01-01T00:00:00+00:00")
+    assert ids(write) == [1]
+    assert write.mode == "overwrite"
+
+
+def test_the_watermark_never_moves_backwards(database: DatabaseResource) -> None:
+    insert(database, 1, OLD)
+    later = "2025-01-01T00:00:00+00:00"
+    for config in (INCREMENTAL, FULL):
+        assert extract(database, CUSTOMERS, config, later).watermark == later
+
+
+def test_an_empty_table_has_no_watermark_and_keeps_an_old_one(database: DatabaseResource) -> None:
+    write = extract(database, CUSTOMERS, INCREMENTAL, None)
+    assert ids(write) == []
+    assert write.watermark is None
+    assert extract(database, CUSTOMERS, INCREMENTAL, OLD).watermark == OLD
+
+
+def test_time_stamps_in_the_future_do_not_move_the_watermark_there(
+    database: DatabaseResource,
+) -> None:
+    insert(database, 1, now() + timedelta(days=300))
+    watermark = extract(database, CUSTOMERS, INCREMENTAL, None).watermark
+    assert watermark is not None
+    assert datetime.fromisoformat(watermark) <= now()
+    assert ids(extract(database, CUSTOMERS, INCREMENTAL, watermark)) == [1]
+
+
+def test_rows_without_a_time_stamp_are_read_by_every_run(database: DatabaseResource) -> None:
+    insert(database, 1, None)
+    insert(database, 2, OLD)
+    assert ids(extract(database, CUSTOMERS, INCREMENTAL, None)) == [1, 2]
+    assert ids(extract(database, CUSTOMERS, INCREMENTAL, now().isoformat())) == [1]
+
+
+def test_time_stamps_without_zone_are_utc(database: DatabaseResource) -> None:
+    execute(database, "ALTER TABLE customers ALTER updated_at TYPE timestamp(6)")
+    execute(database, "ALTER ROLE CURRENT_USER SET TimeZone = 'America/New_York'")
+    source = replace(CUSTOMERS, columns={**CUSTOMERS.columns, "updated_at": "timestamp"})
+    insert(database, 1, "2024-01-01 11:00:00")
+    insert(database, 2, "2024-01-01 12:00:00")
+    try:
+        write = extract(database, source, INCREMENTAL, "2024-01-01T11:30:00+00:00")
+        assert ids(write) == [2]
+        assert write.watermark == "2024-01-01T12:00:00+00:00"
+    finally:
+        execute(database, "ALTER ROLE CURRENT_USER RESET TimeZone")
+
+
+def test_recent_rows_are_read_again_even_if_unchanged(database: DatabaseResource) -> None:
+    source = replace(
+        CUSTOMERS,
+        columns={**CUSTOMERS.columns, "day": "date"},
+        also=Recent("day", timedelta(days=7)),
+    )
+    insert(database, 1, OLD)
+    insert(database, 2, OLD)
+    execute(database, "UPDATE customers SET day = current_date - 8 WHERE customer_id = 1")
+    execute(database, "UPDATE customers SET day = current_date - 7 WHERE customer_id = 2")
+    assert ids(extract(database, source, INCREMENTAL, now().isoformat())) == [2]
+    assert ids(extract(database, source, FULL, None)) == [1, 2]
+
+
+# since
+
+
+def test_since_reads_from_a_moment_on(database: DatabaseResource) -> None:
+    insert(database, 1, "2024-01-01T00:00:00Z")
+    insert(database, 2, "2024-02-01T00:00:00Z")
+    insert(database, 3, "2024-03-01T00:00:00Z")
+    since = ExtractConfig(since="2024-02-01")
+    write = extract(database, CUSTOMERS, since, "2024-02-15T00:00:00+00:00")
+    assert ids(write) == [2, 3]
+    assert write.mode is None
+    assert write.watermark == "2024-03-01T00:00:00+00:00"
+    assert write.metadata["extraction"] == "since"
+
+
+def test_since_beyond_the_watermark_leaves_it_so_that_the_gap_is_read_later(
+    database: DatabaseResource,
+) -> None:
+    insert(database, 1, "2024-02-01T00:00:00Z")
+    insert(database, 2, "2024-03-01T00:00:00Z")
+    config = ExtractConfig(mode="since", since="2024-02-15T00:00:00+00:00")
+    assert extract(database, CUSTOMERS, config, OLD).watermark == OLD
+    assert extract(database, CUSTOMERS, config, None).watermark is None
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (ExtractConfig(since="yesterday"), "since is 'yesterday'"),
+        (ExtractConfig(mode="since"), "needs a time stamp"),
+        (ExtractConfig(mode="full", since="2024-01-01"), "set one of them"),
+    ],
+)
+def test_a_configuration_that_makes_no_sense_is_refused(
+    database: DatabaseResource, config: ExtractConfig, said: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        extract(database, CUSTOMERS, config, OLD)
+
+
+def test_the_run_configuration_is_dagsters(database: DatabaseResource) -> None:
+    insert(database, 1, OLD)
+
+    @dg.op
+    def read(config: ExtractConfig) -> str:
+        return str(extract(database, CUSTOMERS, config, OLD).metadata["extraction"])
+
+    @dg.job
+    def reading() -> None:
+        read()
+
+    def run(config: Mapping[str, str]) -> str:
+        result = reading.execute_in_process(run_config={"ops": {"read": {"config": config}}})
+        return str(result.output_for_node("read"))
+
+    assert run({}) == "incremental"
+    assert run({"mode": "full"}) == "full"
+    assert run({"since": "2024-01-01T00:00:00Z"}) == "since"
+    with pytest.raises(dg.DagsterInvalidConfigError, match="everything"):
+        run({"mode": "everything"})
+
+
+def test_a_malformed_watermark_is_refused(database: DatabaseResource) -> None:
+    with pytest.raises(ConfigurationError, match=r"watermark of public\.customers is 'rubbish'"):
+        extract(database, CUSTOMERS, INCREMENTAL, "rubbish")
+
+
+# Rows committed late
+
+
+def test_a_transaction_that_commits_long_after_is_not_lost(database: DatabaseResource) -> None:
+    """Its rows are older than the newest one by more than the overlap."""
+    source = replace(CUSTOMERS, overlap=timedelta(0))
+    with transaction(database) as late:
+        insert_now(late, 1)
+        time.sleep(0.05)
+        insert(database, 2, now())
+        first = extract(database, source, INCREMENTAL, None)
+        assert ids(first) == [2]
+        late.commit()
+    second = extract(database, source, INCREMENTAL, first.watermark)
+    assert ids(second) == [1, 2]
+    third = extract(database, source, INCREMENTAL, second.watermark)
+    assert ids(third) == [2]
+
+
+def test_a_transaction_that_has_written_nothing_yet_counts(database: DatabaseResource) -> None:
+    source = replace(CUSTOMERS, overlap=timedelta(0))
+    with transaction(database) as late:
+        insert(database, 2, now())
+        watermark = extract(database, source, INCREMENTAL, None).watermark
+        insert_now(late, 1)
+        late.commit()
+    assert ids(extract(database, source, INCREMENTAL, watermark)) == [1, 2]
+
+
+def test_a_running_extraction_does_not_hold_the_watermark_back(
+    database: DatabaseResource,
+) -> None:
+    many = sql.SQL("SELECT g, repeat(md5(g::text), 30) AS wide FROM generate_series(1, 200000) g")
+    reader = database.stream(many)
+    reader.read_next_batch()
+    newest = now()
+    insert(database, 1, newest)
+    assert extract(database, CUSTOMERS, INCREMENTAL, None).watermark == newest.isoformat()
+
+
+def test_nothing_is_lost_while_many_write_at_once(database: DatabaseResource) -> None:
+    """Rows with time stamps of their transaction's start, committed in any order."""
+    source = replace(CUSTOMERS, overlap=timedelta(0))
+    written = range(200)
+
+    def write(numbers: range) -> None:
+        for number in numbers:
+            with transaction(database) as connection:
+                time.sleep(number % 7 / 500)
+                insert_now(connection, number)
+                connection.commit()
+
+    writers = [threading.Thread(target=write, args=(written[n::4],)) for n in range(4)]
+    for writer in writers:
+        writer.start()
+    seen: set[int] = set()
+    watermark = None
+    runs = 0
+    while any(writer.is_alive() for writer in writers):
+        run = extract(database, source, INCREMENTAL, watermark)
+        seen.update(ids(run))
+        watermark = run.watermark
+        runs += 1
+    seen.update(ids(extract(database, source, INCREMENTAL, watermark)))
+    assert runs > 5
+    assert seen == set(written)
+
+
+def test_who_may_not_see_transactions_is_told(database: DatabaseResource) -> None:
+    execute(
+        database,
+        "DROP ROLE IF EXISTS extractor; CREATE ROLE extractor LOGIN PASSWORD 'e';"
+        "GRANT SELECT ON customers TO extractor",
+    )
+    limited = changed(database, user="extractor", password="e")
+    assert "pg_read_all_stats" in extract(limited, CUSTOMERS, FULL, None).metadata["late_commits"]
+    execute(database, "GRANT pg_read_all_stats TO extractor")
+    assert "late_commits" not in extract(limited, CUSTOMERS, FULL, None).metadata
+
+
+# Several versions of one row
+
+
+def versions(write: TableWrite) -> list[tuple[int, str]]:
+    assert isinstance(write.rows, pa.RecordBatchReader)
+    rows = write.rows.read_all().to_pylist()
+    return sorted((row["customer_id"], row["note"]) for row in rows)
+
+
+def test_of_several_versions_the_newest_is_read(database: DatabaseResource) -> None:
+    insert(database, 1, "2024-01-02T00:00:00Z", "new")
+    insert(database, 1, "2024-01-01T00:00:00Z", "old")
+    insert(database, 1, None, "unknown")
+    insert(database, 2, None, "only")
+    assert versions(extract(database, NEWEST, FULL, None)) == [(1, "new"), (2, "only")]
+    assert len(versions(extract(database, CUSTOMERS, FULL, None))) == 4
+
+
+def test_of_two_versions_with_one_time_stamp_always_the_same_is_read(
+    database: DatabaseResource,
+) -> None:
+    insert(database, 1, OLD, "b")
+    insert(database, 1, OLD, "a")
+    first = versions(extract(database, NEWEST, FULL, None))
+    execute(database, "DELETE FROM customers WHERE note = 'b'")
+    insert(database, 1, OLD, "b")
+    assert versions(extract(database, NEWEST, FULL, None)) == first
+
+
+def test_a_log_keeps_all_versions_and_is_never_replaced(database: DatabaseResource) -> None:
+    source = replace(NEWEST, versions="all")
+    insert(database, 1, "2024-01-01T00:00:00Z", "old")
+    insert(database, 1, "2024-01-02T00:00:00Z", "new")
+    for config in (INCREMENTAL, FULL):
+        write = extract(database, source, config, None)
+        assert versions(write) == [(1, "new"), (1, "old")]
+        assert write.mode is None
+
+
+# A source that is not as expected
+
+
+def test_every_difference_is_named(database: DatabaseResource) -> None:
+    execute(
+        database,
+        "ALTER TABLE customers RENAME email TO e_mail;"
+        "ALTER TABLE customers ALTER customer_id TYPE text, ALTER note TYPE varchar(10)",
+    )
+    with pytest.raises(SourceSchemaError) as caught:
+        extract(database, CUSTOMERS, INCREMENTAL, None)
+    message = str(caught.value)
+    assert "public.customers" in message
+    assert "customer_id: expected bigint, found text" in message
+    assert "email: expected character varying, missing (nearest: e_mail)" in message
+    assert "note: expected text, found character varying(10)" in message
+    assert "updated_at" not in message
+
+
+def test_a_changed_modifier_counts_if_one_is_expected(database: DatabaseResource) -> None:
+    for kind in ("varchar(80)", "varchar", "character varying(80)", "VARCHAR ( 80 )"):
+        source = replace(CUSTOMERS, columns={**CUSTOMERS.columns, "email": kind})
+        assert ids(extract(database, source, FULL, None)) == []
+    source = replace(CUSTOMERS, columns={**CUSTOMERS.columns, "email": "varchar(100)"})
+    with pytest.raises(SourceSchemaError, match=r"varying\(100\), found character varying\(80\)"):
+        extract(database, source, FULL, None)
+
+
+def test_additional_columns_are_left_out_and_noted(database: DatabaseResource) -> None:
+    write = extract(database, CUSTOMERS, FULL, None)
+    assert write.metadata["ignored_columns"] == "day"
+    assert isinstance(write.rows, pa.RecordBatchReader)
+    assert "day" not in write.rows.schema.names
+
+
+def test_a_missing_table_is_named_with_the_nearest(database: DatabaseResource) -> None:
+    with pytest.raises(SourceSchemaError, match=r"public\.customer\b.*nearest: public\.customers"):
+        extract(database, replace(CUSTOMERS, table="customer"), FULL, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"key": ("id",)}, "uses id without extracting"),
+        ({"also": Recent("day", timedelta(1))}, "uses day without"),
+        ({"watermark_column": "note"}, "must be a timestamptz"),
+        ({"overlap": timedelta(-1)}, "negative"),
+    ],
+)
+def test_a_source_table_that_makes_no_sense_is_refused(change: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        replace(CUSTOMERS, **change)
+
+
+def test_names_of_any_kind_are_quoted(database: DatabaseResource) -> None:
+    name = 'odd "name"; DROP TABLE customers; -- \\ %s'
+    table = sql.Identifier(name)
+    with database.connect() as connection, connection.cursor() as cursor:
+        create = sql.SQL("CREATE TABLE {0} ({0} int, at timestamptz)").format(table)
+        cursor.execute(create)
+    source = SourceTable("public", name, {name: "int", "at": "timestamptz"}, "at", key=(name,))
+    for watermark in (None, OLD):
+        assert extract(database, source, INCREMENTAL, watermark).rows_read is None
+
+
+def test_the_index_on_the_watermark_column_is_used(database: DatabaseResource) -> None:
+    execute(
+        database,
+        "INSERT INTO customers SELECT g, 'a', 'b', now() - g * interval '1 minute' "
+        "FROM generate_series(1, 50000) g; ANALYZE customers",
+    )
+    start = now() - timedelta(minutes=30)
+    for statement in (
+        rows_query(CUSTOMERS, start),
+        position_query(CUSTOMERS),
+        edge_query(CUSTOMERS),
+    ):
+        with database.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(sql.SQL("EXPLAIN {}").format(statement))
+            plan = "\n".join(line for (line,) in cursor.fetchall())
+        assert "customers_updated_at_idx" in plan, plan
+        assert "Seq Scan on customers" not in plan, plan
+
+
+# The sensor
+
+
+@dg.op
+def nothing() -> None: ...
+
+
+@dg.job
+def ingestion_job() -> None:
+    nothing()
+
+
+class Sensor:
+    """A sensor as the daemon evaluates it: the cursor is kept, run keys are remembered."""
+
+    def __init__(self, database: DatabaseResource, *tables: SourceTable) -> None:
+        self.database = database
+        self.instance = dg.DagsterInstance.ephemeral()
+        self.definition = new_data_sensor("new_data_sensor", tables, target=ingestion_job)
+        self.cursor: str | None = None
+        self.run_keys: list[str | None] = []
+
+    def look(self, *, keep: bool = True) -> str:
+        """Tables whose change was requested, or why nothing was."""
+        context = dg.build_sensor_context(
+            instance=self.instance, cursor=self.cursor, resources={"database": self.database}
+        )
+        found = self.definition.evaluate_tick(context)
+        self.run_keys += [request.run_key for request in found.run_requests or []]
+        if keep:
+            self.cursor = found.cursor
+        if found.run_requests:
+            [request] = found.run_requests
+            return str(request.tags[CHANGED_TABLES])
+        return f"skipped: {found.skip_message}"
+
+
+@pytest.fixture
+def sensor(database: DatabaseResource) -> Sensor:
+    return Sensor(database, replace(CUSTOMERS, overlap=timedelta(minutes=10)))
+
+
+TABLE = "public.customers"
+SKIPPED = "skipped: No new rows in the source."
+
+
+def test_the_first_rows_are_requested_once(sensor: Sensor) -> None:
+    assert sensor.look() == SKIPPED
+    insert(sensor.database, 1, OLD)
+    assert sensor.look() == TABLE
+    assert sensor.look() == SKIPPED
+    assert sensor.look() == SKIPPED
+
+
+def test_the_cursor_advances_with_the_newest_row(sensor: Sensor) -> None:
+    insert(sensor.database, 1, OLD)
+    sensor.look()
+    assert json.loads(sensor.cursor or "")[TABLE]["newest"] == OLD
+    insert(sensor.database, 2, "2024-01-02T00:00:00Z")
+    assert sensor.look() == TABLE
+    assert json.loads(sensor.cursor or "")[TABLE]["newest"] == "2024-01-02T00:00:00+00:00"
+    assert len(set(sensor.run_keys)) == 2
+
+
+def test_two_rows_that_share_a_time_stamp_are_both_noticed(sensor: Sensor) -> None:
+    insert(sensor.database, 1, OLD)
+    assert sensor.look() == TABLE
+    insert(sensor.database, 2, OLD)
+    assert sensor.look() == TABLE
+    assert sensor.look() == SKIPPED
+    assert len(set(sensor.run_keys)) == 2
+
+
+def test_a_row_that_is_the_copy_of_another_is_noticed(sensor: Sensor) -> None:
+    insert(sensor.database, 1, OLD)
+    sensor.look()
+    insert(sensor.database, 1, OLD)
+    assert sensor.look() == TABLE
+
+
+def test_a_late_commit_is_noticed_within_the_overlap(sensor: Sensor) -> None:
+    insert(sensor.database, 1, "2024-01-01T00:10:00Z")
+    sensor.look()
+    insert(sensor.database, 2, "2024-01-01T00:01:00Z")
+    assert sensor.look() == TABLE
+    assert sensor.look() == SKIPPED
+
+
+def test_a_late_commit_of_an_open_transaction_is_noticed_without_overlap(
+    database: DatabaseResource,
+) -> None:
+    sensor = Sensor(database, replace(CUSTOMERS, overlap=timedelta(0)))
+    with transaction(database) as late:
+        insert_now(late, 1)
+        time.sleep(0.05)
+        insert(database, 2, now())
+        assert sensor.look() == TABLE
+        assert sensor.look() == SKIPPED
+        late.commit()
+    assert sensor.look() == TABLE
+    assert sensor.look() == SKIPPED
+
+
+def test_a_changed_and_a_deleted_row_are_noticed(sensor: Sensor) -> None:
+    insert(sensor.database, 1, OLD)
+    insert(sensor.database, 2, OLD)
+    sensor.look()
+    execute(sensor.database, "UPDATE customers SET note = 'x' WHERE customer_id = 1")
+    assert sensor.look() == TABLE
+    execute(sensor.database, "DELETE FROM customers WHERE customer_id = 1")
+    assert sensor.look() == TABLE
+    assert sensor.look() == SKIPPED
+
+
+def test_a_look_that_is_repeated_after_a_crash_has_the_same_run_key(sensor: Sensor) -> None:
+    insert(sensor.database, 1, OLD)
+    sensor.look(keep=False)
+    sensor.look()
+    assert sensor.run_keys[0] == sensor.run_keys[1]
+
+
+def test_the_tables_that_changed_are_named(database: DatabaseResource) -> None:
+    execute(database, "CREATE TABLE others AS SELECT * FROM customers")
+    others = replace(CUSTOMERS, table="others")
+    sensor = Sensor(database, CUSTOMERS, others)
+    execute(database, "INSERT INTO others VALUES (1, 'a', 'b', now())")
+    assert sensor.look() == "public.others"
+    insert(database, 1, OLD)
+    execute(database, "INSERT INTO others VALUES (2, 'a', 'b', now())")
+    assert sensor.look() == "public.customers, public.others"
+    assert sensor.look() == SKIPPED
+
+
+def test_a_source_that_is_away_costs_nothing_but_time(sensor: Sensor) -> None:
+    insert(sensor.database, 1, OLD)
+    sensor.look()
+    there = sensor.database
+    sensor.database = changed(there, port=1)
+    assert "127.0.0.1:1" in sensor.look()
+    insert(there, 2, OLD)
+    sensor.database = there
+    assert sensor.look() == TABLE
+
+
+def test_a_source_that_refuses_is_a_failed_look(sensor: Sensor) -> None:
+    sensor.database = changed(sensor.database, password="wrong")
+    with pytest.raises(AuthenticationFailed):
+        sensor.look()
+
+
+def test_an_unreadable_cursor_makes_everything_news(sensor: Sensor) -> None:
+    insert(sensor.database, 1, OLD)
+    for cursor in ("rubbish", "[]", '{"public.customers": [1]}'):
+        sensor.cursor = cursor
+        assert sensor.look() == TABLE
+        assert sensor.look() == SKIPPED
+
+
+def test_nothing_is_missed_while_many_write_at_once(database: DatabaseResource) -> None:
+    """After the last commit one more look must see what the run before it could not read."""
+    source = replace(CUSTOMERS, overlap=timedelta(0))
+    sensor = Sensor(database, source)
+    seen: set[int] = set()
+    watermark: str | None = None
+
+    def write(first: int) -> None:
+        for number in range(first, first + 40):
+            with transaction(database) as connection:
+                time.sleep(number % 5 / 200)
+                insert_now(connection, number)
+                connection.commit()
+
+    def look_and_run() -> None:
+        nonlocal watermark
+        if sensor.look() == TABLE:
+            run = extract(database, source, INCREMENTAL, watermark)
+            seen.update(ids(run))
+            watermark = run.watermark
+
+    writers = [threading.Thread(target=write, args=(n,)) for n in (0, 100, 200)]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        look_and_run()
+    look_and_run()
+    assert len(seen) == 120
+    assert sensor.look() == SKIPPED
+    assert len(set(sensor.run_keys)) == len(sensor.run_keys)
+
+
+def test_the_source_being_away_while_extracting_is_transient(database: DatabaseResource) -> None:
+    with pytest.raises(SourceUnavailable):
+        extract(changed(database, port=1), CUSTOMERS, INCREMENTAL, None)
