@@ -15,6 +15,7 @@ from orders.transforms import (
     daily_order_summary,
     enriched_orders,
     missing_rates,
+    restated_days,
     sales_daily_summary,
 )
 
@@ -411,3 +412,28 @@ def test_no_orders_give_no_days_but_all_columns() -> None:
 
     assert empty.is_empty()
     assert empty.schema == sales_daily_summary(enriched(order(1))).schema
+
+
+def test_only_days_whose_figures_differ_are_restated() -> None:
+    columns = ("order_id", "order_date", "customer_id", "amount_usd", "email")
+    before = pl.DataFrame(
+        [
+            (1, date(2024, 1, 1), 7, Decimal("1.00"), "a@x.com"),
+            (2, date(2024, 1, 2), 7, Decimal("2.00"), "a@x.com"),
+            (3, date(2024, 1, 3), 7, None, "a@x.com"),
+            (4, date(2024, 1, 4), 7, Decimal("4.00"), "a@x.com"),
+        ],
+        schema=columns,
+        orient="row",
+    )
+    after = pl.DataFrame(
+        [
+            (1, date(2024, 1, 1), 7, Decimal("1.00"), "new@x.com"),
+            (2, date(2024, 1, 2), 7, Decimal("2.50"), "a@x.com"),
+            (3, date(2024, 1, 9), 7, None, "a@x.com"),
+            (5, date(2024, 1, 5), 7, Decimal("4.00"), "a@x.com"),
+        ],
+        schema=columns,
+        orient="row",
+    )
+    assert [day.day for day in restated_days(after, before)] == [2, 3, 4, 5, 9]

@@ -12,6 +12,7 @@ from forge_platform.errors import (
     AuthenticationFailed,
     CommitConflict,
     ConfigurationError,
+    ContractViolation,
     ForgeError,
     PermanentError,
     SchemaMismatch,
@@ -20,31 +21,53 @@ from forge_platform.errors import (
     StorageFull,
     TransientError,
 )
+from forge_platform.extraction import ExtractConfig, Recent, SourceTable, extract
 from forge_platform.incremental import RunMode, RunModeConfig, Work, keys_of, plan_work
 from forge_platform.io_manager import IcebergIOManager, table_options
-from forge_platform.location import RETRY_TRANSIENT, build_definitions
+from forge_platform.landing import FileSchema, load_files, not_loaded
+from forge_platform.location import (
+    RETRY_TRANSIENT,
+    api_resource,
+    build_definitions,
+    database_resource,
+    store_resource,
+)
 from forge_platform.logs import event
-from forge_platform.metadata import picture, snapshots
+from forge_platform.metadata import picture, snapshots, written
+from forge_platform.resources.api import ApiResource
+from forge_platform.resources.database import DatabaseResource
 from forge_platform.resources.iceberg import IcebergResource
+from forge_platform.resources.object_store import S3Resource
+from forge_platform.sensors.files import file_sensor
+from forge_platform.sensors.new_data import new_data_sensor
+from forge_platform.serving import sync_table
 from forge_platform.tables import Changes, TableView, TableWrite
 
 __all__ = [
     "CONTRACTS",
     "RETRY_TRANSIENT",
+    "ApiResource",
     "ApiResponseError",
     "AuthenticationFailed",
     "Changes",
     "CommitConflict",
     "ConfigurationError",
+    "ContractViolation",
+    "DatabaseResource",
     "Environment",
+    "ExtractConfig",
+    "FileSchema",
     "ForgeError",
     "IcebergIOManager",
     "IcebergResource",
     "PermanentError",
+    "Recent",
     "RunMode",
     "RunModeConfig",
+    "S3Resource",
     "SchemaMismatch",
     "SourceSchemaError",
+    "SourceTable",
     "SourceUnavailable",
     "StorageFull",
     "TableContract",
@@ -52,17 +75,27 @@ __all__ = [
     "TableWrite",
     "TransientError",
     "Work",
+    "api_resource",
     "build_definitions",
     "check_variables",
     "contract_check",
     "current_environment",
+    "database_resource",
     "event",
+    "extract",
+    "file_sensor",
     "keys_of",
+    "load_files",
+    "new_data_sensor",
+    "not_loaded",
     "on_missing_partitions",
     "on_upstream_change",
     "picture",
     "plan_work",
     "row_check",
     "snapshots",
+    "store_resource",
+    "sync_table",
     "table_options",
+    "written",
 ]

@@ -1,7 +1,5 @@
 """Checks that several code locations need: a table against its contract, rows against a rule."""
 
-from __future__ import annotations
-
 import datetime as dt
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -48,7 +46,7 @@ def contract_check(contract: TableContract) -> dg.AssetChecksDefinition:
     return check
 
 
-def column_problems(contract: TableContract, view: TableView) -> list[str]:
+def column_problems(contract: TableContract, view: "TableView") -> list[str]:
     """Columns that the table lacks or has with another type, each as one sentence."""
     found = view.column_types()
     return [
@@ -58,7 +56,7 @@ def column_problems(contract: TableContract, view: TableView) -> list[str]:
     ]
 
 
-def key_problems(contract: TableContract, view: TableView) -> list[str]:
+def key_problems(contract: TableContract, view: "TableView") -> list[str]:
     """NULL and repeated keys, each as one sentence; nothing when a key column is missing."""
     import polars as pl
 
@@ -92,7 +90,7 @@ def row_check(
     *,
     name: str,
     description: str,
-    wrong: Callable[[pl.LazyFrame], pl.LazyFrame],
+    wrong: "Callable[[pl.LazyFrame], pl.LazyFrame]",
 ) -> dg.AssetChecksDefinition:
     """A check that no row of a table breaks a rule.
 

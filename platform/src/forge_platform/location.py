@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +17,10 @@ from forge_platform.environment import current_environment
 from forge_platform.errors import ConfigurationError
 from forge_platform.io_manager import IcebergIOManager
 from forge_platform.logs import LOGGERS
+from forge_platform.resources.api import ApiResource
+from forge_platform.resources.database import DatabaseResource
 from forge_platform.resources.iceberg import IcebergResource
+from forge_platform.resources.object_store import S3Resource
 
 DOCUMENTATION = "documentation"
 
@@ -81,7 +85,15 @@ def _with_links(
 ) -> Iterable[dg.AssetsDefinition]:
     """Adds namespace, documentation and source links to every asset."""
     linked = dg.map_asset_specs(lambda spec: _described(location, spec), assets)
-    referenced = dg.with_source_code_references(linked)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)  # code references are in beta
+        referenced = _with_code_references(location, linked)
+    return [asset for asset in referenced if isinstance(asset, dg.AssetsDefinition)]
+
+
+def _with_code_references(location: str, assets: Sequence[dg.AssetsDefinition]) -> Sequence[object]:
+    """Links to the local file, or to the repository that ``FORGE_SOURCE_URL`` names."""
+    referenced = dg.with_source_code_references(assets)
     if source := os.environ.get("FORGE_SOURCE_URL"):
         referenced = dg.link_code_references_to_git(
             referenced,
@@ -92,7 +104,7 @@ def _with_links(
                 file_anchor_path_in_repository=f"code_locations/{location}/src/{location}",
             ),
         )
-    return [asset for asset in referenced if isinstance(asset, dg.AssetsDefinition)]
+    return referenced
 
 
 def _package_folder(location: str) -> Path:
@@ -110,3 +122,24 @@ def _described(location: str, spec: dg.AssetSpec) -> dg.AssetSpec:
         metadata={NAMESPACE: location, DOCUMENTATION: link}, tags={"forge/location": location}
     )
     return described.replace_attributes(group_name=location, owners=[f"team:{location}"])
+
+
+def database_resource(prefix: str) -> DatabaseResource:
+    """A PostgreSQL database from the variables ``<prefix>_HOST``, ``_PORT``, ``_USER`` and so on."""
+    return DatabaseResource(
+        host=dg.EnvVar(f"{prefix}_HOST"),
+        port=dg.EnvVar.int(f"{prefix}_PORT"),
+        user=dg.EnvVar(f"{prefix}_USER"),
+        password=dg.EnvVar(f"{prefix}_PASSWORD"),
+        database=dg.EnvVar(f"{prefix}_NAME"),
+    )
+
+
+def store_resource(variable: str) -> S3Resource:
+    """An S3 prefix or a local folder, from the variable that holds its URI."""
+    return S3Resource(uri=dg.EnvVar(variable))
+
+
+def api_resource(variable: str) -> ApiResource:
+    """An HTTP API, from the variable that holds its URL."""
+    return ApiResource(base_url=dg.EnvVar(variable))

@@ -6,7 +6,6 @@ from io import BytesIO
 from typing import Any
 
 import dagster as dg
-from forge_platform.serving import sync_table
 
 from customers import pictures, transforms
 from forge_platform import (
@@ -21,10 +20,14 @@ from forge_platform import (
     on_upstream_change,
     picture,
     plan_work,
+    snapshots,
+    sync_table,
     table_options,
+    written,
 )
 
-AUTOMATED = {"retry_policy": RETRY_TRANSIENT, "automation_condition": on_upstream_change()}
+KEY = ("customer_id",)
+AUTOMATED: Any = {"retry_policy": RETRY_TRANSIENT, "automation_condition": on_upstream_change()}
 
 
 @dg.multi_asset(
@@ -143,7 +146,7 @@ def customer_metrics_serving(
     """The metrics in PostgreSQL, for applications; a reader sees the old rows or the new ones."""
     metrics = customer_metrics.read()
     counts = sync_table(serving_database, "serving", "customer_metrics", KEY, metrics)
-    return written(context, customer_metrics, metrics, counts.as_metadata())
+    return written(context, customer_metrics, metrics.height, **counts.as_metadata())
 
 
 @dg.asset(kinds={"s3", "parquet"}, **AUTOMATED)
@@ -155,5 +158,5 @@ def customer_metrics_export(
     file = BytesIO()
     metrics.write_parquet(file)
     uri = exports.write("customer_metrics.parquet", file.getvalue())
-    location = {"uri": uri, "bytes": file.getbuffer().nbytes, "rows_written": metrics.height}
-    return written(context, customer_metrics, metrics, location)
+    size = file.getbuffer().nbytes
+    return written(context, customer_metrics, metrics.height, uri=uri, bytes=size)

@@ -7,7 +7,8 @@ from typing import Any
 
 import polars as pl
 
-_RATE = {"date": pl.Date, "currency": pl.String, "usd_per_unit": pl.Decimal(18, 8)}
+_COLUMNS = ("date", "currency", "usd_per_unit")
+_RATE = pl.Decimal(18, 8)
 
 
 def parse_rates(rates: Sequence[Mapping[str, Any]]) -> tuple[pl.DataFrame, list[str]]:
@@ -21,10 +22,13 @@ def parse_rates(rates: Sequence[Mapping[str, Any]]) -> tuple[pl.DataFrame, list[
         rates that are not among them, each as one sentence.
     """
     text = pl.DataFrame(
-        [{name: _text(rate.get(name)) for name in _RATE} for rate in rates],
-        schema=dict.fromkeys(_RATE, pl.String),
+        [{name: _text(rate.get(name)) for name in _COLUMNS} for rate in rates],
+        schema=dict.fromkeys(_COLUMNS, pl.String),
     )
-    typed = text.cast(pl.Schema(_RATE), strict=False)
+    typed = text.with_columns(
+        pl.col("date").str.to_date("%Y-%m-%d", strict=False),
+        pl.col("usd_per_unit").cast(_RATE, strict=False),
+    )
     valid = pl.all_horizontal(pl.all().is_not_null()) & (pl.col("usd_per_unit") > 0)
     wrong = text.filter(~typed.select(valid.fill_null(value=False)).to_series())
     return typed.filter(valid), [f"{row} is no rate" for row in wrong.to_dicts()]

@@ -16,7 +16,6 @@ DAILY = "orders.daily_order_summary"
 transformation_job = dg.define_asset_job(
     "transformation_job",
     selection=dg.AssetSelection.groups("orders"),
-    partitions_def=daily_partitions,
     description="All order assets, and one day of the daily summary.",
 )
 

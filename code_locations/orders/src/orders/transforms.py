@@ -145,6 +145,26 @@ def _touched(change: Change, *columns: str) -> pl.DataFrame:
     return pl.concat([change.rows.select(columns), change.removed.select(columns)]).unique()
 
 
+def restated_days(rows: pl.DataFrame, removed: pl.DataFrame) -> list[date]:
+    """Days whose summary differs after a change of the enriched orders, in order.
+
+    A new name or e-mail address of a customer changes an order, but no summary.
+
+    Args:
+        rows: inserted orders and the new version of updated ones.
+        removed: deleted orders and the old version of updated ones.
+    """
+    counted = ("order_id", "order_date", "customer_id", "amount_usd")
+    new, old = rows.select(counted), removed.select(counted)
+    different = pl.concat(
+        [
+            new.join(old, on=counted, how="anti", nulls_equal=True),
+            old.join(new, on=counted, how="anti", nulls_equal=True),
+        ]
+    )
+    return different["order_date"].drop_nulls().unique().sort().to_list()
+
+
 def daily_order_summary(orders: pl.DataFrame, days: Sequence[date]) -> pl.DataFrame:
     """One row for each of the days, in order, zeros for a day without orders.
 

@@ -1,11 +1,17 @@
+"""Servers that tests share; each is started when the first test asks for it."""
+
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
 
 from forge_platform.testing import ConnectionParameters, EmbeddedPostgres, S3Server
+
+# Read when a location's definitions are imported; tests see what production sees.
+os.environ["FORGE_ENVIRONMENT"] = "prod"
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,103 @@
+"""Customer files that partners drop, each version exactly once."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+import polars as pl
+
+from forge_platform import (
+    RETRY_TRANSIENT,
+    FileSchema,
+    IcebergResource,
+    RunMode,
+    RunModeConfig,
+    S3Resource,
+    TableWrite,
+    load_files,
+    not_loaded,
+    table_options,
+)
+from forge_platform.contracts import RAW_CUSTOMER_FILES
+
+REJECTED = "ingestion.rejected_rows"
+LEDGER = "ingestion.loaded_files"
+
+CUSTOMER_FILES = FileSchema(
+    columns={
+        name: kind
+        for name, kind in RAW_CUSTOMER_FILES.columns.items()
+        if not name.startswith("_")
+    },
+    required=("customer_id", "updated_at"),
+)
+
+
+@dg.multi_asset(
+    outs={
+        "rejected_rows": dg.AssetOut(
+            description="Rows of landing files that cannot be used: file, line, reason, text.",
+            kinds={"s3", "iceberg"},
+            metadata=table_options(mode="merge", key=("source_file", "source_line")),
+        ),
+        "raw_customer_files": dg.AssetOut(
+            description=RAW_CUSTOMER_FILES.description,
+            kinds={"s3", "iceberg"},
+            metadata=table_options(mode="merge", key=RAW_CUSTOMER_FILES.key),
+        ),
+        "loaded_files": dg.AssetOut(
+            description="Which version of which landing file was loaded.",
+            kinds={"s3", "iceberg"},
+            metadata=table_options(mode="merge", key=("source_file",)),
+        ),
+    },
+    retry_policy=RETRY_TRANSIENT,
+)
+def raw_customer_files(
+    config: RunModeConfig, iceberg: IcebergResource, landing: S3Resource
+) -> Iterator[dg.Output[TableWrite]]:
+    """Loads the files that the ledger does not have; the ledger is written last.
+
+    A run that dies before the ledger is written loads the same files into the same rows.
+    """
+    loaded = {} if config.mode is RunMode.FULL else loaded_versions(iceberg)
+    found = not_loaded(landing.list_objects(), loaded)
+    with load_files(landing, found, CUSTOMER_FILES) as landed:
+        read = {"rows_read": landed.row_count + landed.rejected_count}
+        yield dg.Output(
+            TableWrite(
+                rows=landed.rejected(),
+                deleted_keys=landed.stale_rejected(existing_rows(iceberg, REJECTED)),
+                **read,
+            ),
+            "rejected_rows",
+        )
+        yield dg.Output(
+            TableWrite(
+                rows=landed.rows(),
+                deleted_keys=landed.stale_rows(
+                    existing_rows(iceberg, RAW_CUSTOMER_FILES.identifier)
+                ),
+                rows_rejected=landed.rejected_count,
+                metadata=landed.metadata(),
+                **read,
+            ),
+            "raw_customer_files",
+        )
+        # The watermark says that the ledger is kept; where every run overwrites there is none.
+        yield dg.Output(TableWrite(rows=landed.ledger(), watermark="ledger"), "loaded_files")
+
+
+def loaded_versions(iceberg: IcebergResource) -> dict[str, str]:
+    """Which version of each file is loaded, by the ledger, if one is kept."""
+    if iceberg.watermark(LEDGER) is None:
+        return {}
+    ledger = iceberg.view(LEDGER).read(["source_file", "version"])
+    return dict(ledger.select("source_file", "version").iter_rows())
+
+
+def existing_rows(iceberg: IcebergResource, table: str) -> pl.LazyFrame:
+    """The table's rows; none with the key's columns before it exists."""
+    if iceberg.find(table) is None:
+        names = ("source_file", "source_line", "_source_file", "_source_line")
+        return pl.LazyFrame(schema=dict.fromkeys(names, pl.String))
+    return iceberg.view(table).scan()
