@@ -168,9 +168,10 @@ class DagsterApi:
         )
 
     def errors(self, run_id: str) -> list[str]:
-        """Why a run failed, the innermost cause of each failure first."""
-        messages = [message for event in self._events(run_id) if (message := _failure(event))]
-        return list(dict.fromkeys(messages))
+        """What went wrong in a run: in its steps, else in the run itself."""
+        errors = [error for event in self._events(run_id) if (error := _failure(event))]
+        of_steps = [f"{step}: {message}" for step, message in errors if step]
+        return list(dict.fromkeys(of_steps or [message for _, message in errors]))
 
     def checks(self) -> list[Check]:
         """All asset checks with their newest result."""
@@ -294,13 +295,13 @@ def _tick(ticks: Sequence[Mapping[str, Any]]) -> Tick | None:
     return None
 
 
-def _failure(event: Mapping[str, Any]) -> str | None:
+def _failure(event: Mapping[str, Any]) -> tuple[str | None, str] | None:
+    """The step, if it was one, and the innermost cause."""
     error = event.get("error")
     if error is None:
         return None
     innermost = (error["causes"] or [error])[-1]
-    step = f"{event['stepKey']}: " if event.get("stepKey") else ""
-    return f"{step}{innermost['message'].strip()}"
+    return event.get("stepKey"), innermost["message"].strip()
 
 
 def _check(asset: str, check: Mapping[str, Any]) -> Check:

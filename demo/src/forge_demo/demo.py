@@ -52,12 +52,11 @@ def _interrupt(_number: int, _frame: object) -> None:
 
 def _run(servers: Servers, *, once: bool, limit: float) -> int:
     with servers.running():
-        since = time.time()
         servers.api.launch(*FIRST_JOB)
         servers.say(
             f"launched {FIRST_JOB[1]}; everything else follows by itself. UI: {servers.api.url}"
         )
-        wrong = _show_work(servers, since, limit)
+        wrong = _show_work(servers, limit)
         if not once:
             _stay_up(servers)
         return 1 if wrong else 0
@@ -74,17 +73,15 @@ def _stay_up(servers: Servers) -> None:
         time.sleep(1)
 
 
-def _show_work(servers: Servers, since: float, limit: float) -> list[str]:
+def _show_work(servers: Servers, limit: float) -> list[str]:
     """Shows progress until the platform comes to rest, then the report; returns what is wrong."""
-    watch = Watch(servers.api, since)
+    watch = Watch(servers.api, servers.started)
     view = _watch_until_quiet(servers, watch, limit)
     checks = watch.checks()
     print_report(servers.console, view, checks)
-    wrong = print_problems(servers.console, view, checks, servers.api)
     if not view.is_quiet:
-        wrong.append(f"The assets were not done after {limit:.0f} s.")
-        servers.console.print(wrong[-1], style="red")
-    return wrong
+        servers.console.print(f"The assets were not done after {limit:.0f} s.", style="red")
+    return print_problems(servers.console, view, checks, servers.api)
 
 
 def _watch_until_quiet(servers: Servers, watch: Watch, limit: float) -> View:

@@ -96,6 +96,7 @@ query RunErrors($id: ID!, $cursor: String, $limit: Int) {
       hasMore
       events {
         ... on ExecutionStepFailureEvent { stepKey error { message causes { message } } }
+        ... on ExecutionStepUpForRetryEvent { stepKey error { message causes { message } } }
         ... on RunFailureEvent { error { message causes { message } } }
       }
     }

@@ -113,9 +113,11 @@ def problems(view: View, checks: Sequence[Check], api: DagsterApi) -> list[str]:
 
 
 def _run_problems(view: View, api: DagsterApi) -> Iterator[str]:
-    for run in view.failed_runs:
-        where = f"{api.url}/runs/{run.id}"
+    for run in view.runs:
+        if run.status == "SUCCESS":
+            continue
         reasons = "\n".join(_short(error) for error in api.errors(run.id)) or "no reason is known"
+        where = f"{api.url}/runs/{run.id}"
         yield f"The run {run.id} of {run.job} is {run.status}: {reasons}\nLook at {where}"
 
 

@@ -43,7 +43,7 @@ class Servers:
     state: DemoState
     ports: Ports
     console: Console
-    _started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=time.time)
 
     def __post_init__(self) -> None:
         self._environment = variables(self.state, self.ports)
@@ -95,7 +95,7 @@ class Servers:
 
     def say(self, text: str) -> None:
         """Prints a step with the time since the start."""
-        elapsed = time.monotonic() - self._started
+        elapsed = time.time() - self.started
         self.console.print(f"{elapsed:6.1f} s  {text}", soft_wrap=True, highlight=False)
 
     def _start(self) -> None:
@@ -103,6 +103,7 @@ class Servers:
         self.state.write_env(self._environment)
         write_dagster_home(self.state, self.ports)
         write_landing_files(self.state.landing)
+        self.state.exports.mkdir(exist_ok=True)
         self.say("starting the code servers, PostgreSQL and the exchange-rate API")
         self._start_code_servers()
         self._start_rates_api()
@@ -164,7 +165,7 @@ class Servers:
 
     def _write_off_lost_runs(self) -> None:
         """A run of an earlier demo that was stopped in the middle would count as going on."""
-        lost = [run.id for run in self.api.runs() if not run.is_over]
+        lost = [run for run in self.api.runs() if not run.is_over and run.created < self.started]
         if lost:
-            self.api.cancel(lost)
+            self.api.cancel([run.id for run in lost])
             self.say(f"cancelled {len(lost)} runs that an earlier demo did not finish")

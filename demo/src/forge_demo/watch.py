@@ -47,11 +47,6 @@ class View:
     automation_errors: Sequence[str]
 
     @property
-    def failed_runs(self) -> list[Run]:
-        """Runs that ended, but not well."""
-        return [run for run in self.runs if run.is_over and run.status != "SUCCESS"]
-
-    @property
     def missing_assets(self) -> list[Asset]:
         """Assets of which something was never made."""
         return [progress.asset for progress in self.assets if not progress.asset.is_made]
