@@ -25,6 +25,7 @@ class Asset:
     name: str
     location: str
     step: str
+    is_automated: bool
     jobs: frozenset[str]
     partitions: int
     made_partitions: int
@@ -243,6 +244,7 @@ def _asset(node: Mapping[str, Any]) -> Asset:
         name=node["assetKey"]["path"][-1],
         location=node["repository"]["location"]["name"],
         step=node["opNames"][-1],
+        is_automated=node["automationCondition"] is not None,
         jobs=frozenset(node["jobNames"]),
         partitions=stats["numPartitions"] if stats else 1,
         made_partitions=stats["numMaterialized"] if stats else made,

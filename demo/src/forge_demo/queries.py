@@ -24,6 +24,7 @@ ASSETS = """
     isMaterializable
     jobNames
     opNames
+    automationCondition { __typename }
     partitionStats { numPartitions numMaterialized }
     assetMaterializations(limit: 1) { timestamp }
   }

@@ -77,7 +77,7 @@ class Watch:
         details = {run.id: self._details(run, assets) for run in runs if not run.is_waiting}
         ticks = [
             tick
-            for location in {asset.location for asset in assets}
+            for location in {asset.location for asset in assets if asset.is_automated}
             for tick in self.api.automation_ticks(location)
         ]
         moment = max([self.since, *(run.ended or 0 for run in runs)])
