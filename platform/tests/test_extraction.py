@@ -468,22 +468,13 @@ def test_the_index_on_the_watermark_column_is_used(database: DatabaseResource) -
 # The sensor
 
 
-@dg.op
-def nothing() -> None: ...
-
-
-@dg.job
-def ingestion_job() -> None:
-    nothing()
-
-
 class Sensor:
     """A sensor as the daemon evaluates it: the cursor is kept, run keys are remembered."""
 
     def __init__(self, database: DatabaseResource, *tables: SourceTable) -> None:
         self.database = database
         self.instance = dg.DagsterInstance.ephemeral()
-        self.definition = new_data_sensor("new_data_sensor", tables, target=ingestion_job)
+        self.definition = new_data_sensor("new_data_sensor", tables, job_name="ingestion_job")
         self.cursor: str | None = None
         self.run_keys: list[str | None] = []
 

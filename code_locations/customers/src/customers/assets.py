@@ -3,7 +3,6 @@
 import datetime as dt
 from collections.abc import Iterator
 from io import BytesIO
-from typing import Any
 
 import dagster as dg
 
@@ -27,7 +26,6 @@ from forge_platform import (
 )
 
 KEY = ("customer_id",)
-AUTOMATED: Any = {"retry_policy": RETRY_TRANSIENT, "automation_condition": on_upstream_change()}
 
 
 @dg.multi_asset(
@@ -81,7 +79,8 @@ def clean_customers(
 @dg.asset(
     kinds={"polars", "iceberg"},
     metadata=table_options(mode="overwrite", key=KEY),
-    **AUTOMATED,
+    retry_policy=RETRY_TRANSIENT,
+    automation_condition=on_upstream_change(),
 )
 def customer_metrics(
     config: RunModeConfig,
@@ -108,7 +107,8 @@ def customer_metrics(
 @dg.asset(
     kinds={"polars", "iceberg"},
     metadata=table_options(mode="overwrite", key=KEY),
-    **AUTOMATED,
+    retry_policy=RETRY_TRANSIENT,
+    automation_condition=on_upstream_change(),
 )
 def customer_clv(clean_customers: TableView, raw_orders: TableView) -> TableWrite:
     """Customer lifetime value (CLV): past 12 months, and what is expected to follow.
@@ -137,7 +137,11 @@ def customer_clv(clean_customers: TableView, raw_orders: TableView) -> TableWrit
     )
 
 
-@dg.asset(kinds={"postgres"}, **AUTOMATED)
+@dg.asset(
+    kinds={"postgres"},
+    retry_policy=RETRY_TRANSIENT,
+    automation_condition=on_upstream_change(),
+)
 def customer_metrics_serving(
     context: dg.AssetExecutionContext,
     serving_database: DatabaseResource,
@@ -149,7 +153,11 @@ def customer_metrics_serving(
     return written(context, customer_metrics, metrics.height, **counts.as_metadata())
 
 
-@dg.asset(kinds={"s3", "parquet"}, **AUTOMATED)
+@dg.asset(
+    kinds={"s3", "parquet"},
+    retry_policy=RETRY_TRANSIENT,
+    automation_condition=on_upstream_change(),
+)
 def customer_metrics_export(
     context: dg.AssetExecutionContext, exports: S3Resource, customer_metrics: TableView
 ) -> dg.MaterializeResult[None]:

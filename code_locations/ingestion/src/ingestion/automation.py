@@ -28,20 +28,23 @@ hourly_schedule = dg.ScheduleDefinition(
 new_data_sensor = forge_platform.new_data_sensor(
     "new_data_sensor",
     [CUSTOMERS, ORDERS],
-    target=ingestion_job,
+    job_name=ingestion_job.name,
+    assets=DATABASE_ASSETS,
     default_status=environment.sensor_status,
 )
 
 s3_file_sensor = file_sensor(
     name="s3_file_sensor",
     scheme="s3",
-    job_name="ingestion_job",
+    job_name=ingestion_job.name,
+    assets=FILE_ASSETS,
     default_status=environment.sensor_status,
 )
 
 new_file_sensor = file_sensor(
     name="new_file_sensor",
     scheme="file",
-    job_name="ingestion_job",
+    job_name=ingestion_job.name,
+    assets=FILE_ASSETS,
     default_status=environment.sensor_status,
 )

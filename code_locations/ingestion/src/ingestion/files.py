@@ -24,9 +24,7 @@ LEDGER = "ingestion.loaded_files"
 
 CUSTOMER_FILES = FileSchema(
     columns={
-        name: kind
-        for name, kind in RAW_CUSTOMER_FILES.columns.items()
-        if not name.startswith("_")
+        name: kind for name, kind in RAW_CUSTOMER_FILES.columns.items() if not name.startswith("_")
     },
     required=("customer_id", "updated_at"),
 )
@@ -62,12 +60,12 @@ def raw_customer_files(
     loaded = {} if config.mode is RunMode.FULL else loaded_versions(iceberg)
     found = not_loaded(landing.list_objects(), loaded)
     with load_files(landing, found, CUSTOMER_FILES) as landed:
-        read = {"rows_read": landed.row_count + landed.rejected_count}
+        rows_read = landed.row_count + landed.rejected_count
         yield dg.Output(
             TableWrite(
                 rows=landed.rejected(),
                 deleted_keys=landed.stale_rejected(existing_rows(iceberg, REJECTED)),
-                **read,
+                rows_read=rows_read,
             ),
             "rejected_rows",
         )
@@ -79,7 +77,7 @@ def raw_customer_files(
                 ),
                 rows_rejected=landed.rejected_count,
                 metadata=landed.metadata(),
-                **read,
+                rows_read=rows_read,
             ),
             "raw_customer_files",
         )

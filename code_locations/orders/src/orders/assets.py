@@ -2,7 +2,6 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -26,13 +25,12 @@ from orders import pictures, transforms
 FIRST_DAY = "2024-01-01"
 daily_partitions = dg.DailyPartitionsDefinition(start_date=FIRST_DAY)
 
-POLARS: Any = {"retry_policy": RETRY_TRANSIENT, "kinds": {"polars", "iceberg"}}
-
 
 @dg.asset(
+    kinds={"polars", "iceberg"},
     metadata=table_options(mode="overwrite", key=("order_id",)),
     automation_condition=on_upstream_change(),
-    **POLARS,
+    retry_policy=RETRY_TRANSIENT,
 )
 def enriched_orders(
     config: RunModeConfig,
@@ -65,11 +63,12 @@ def enriched_orders(
 
 
 @dg.asset(
+    kinds={"polars", "iceberg"},
     partitions_def=daily_partitions,
     backfill_policy=dg.BackfillPolicy.single_run(),
     metadata=table_options(mode="merge", key=("date",), partition_by="date"),
     automation_condition=on_missing_partitions(),
-    **POLARS,
+    retry_policy=RETRY_TRANSIENT,
 )
 def daily_order_summary(
     context: dg.AssetExecutionContext, enriched_orders: TableView
@@ -86,9 +85,10 @@ def daily_order_summary(
 
 
 @dg.asset(
+    kinds={"polars", "iceberg"},
     metadata=table_options(mode="overwrite", key=("date",)),
     automation_condition=on_upstream_change(),
-    **POLARS,
+    retry_policy=RETRY_TRANSIENT,
 )
 def sales_daily_summary(enriched_orders: TableView) -> TableWrite:
     """All days: revenue, average order value, 7-day moving average, and both by status."""

@@ -13,6 +13,7 @@ import dagster as dg
 
 from forge_platform.errors import SourceUnavailable
 from forge_platform.objects import StoredObject
+from forge_platform.sensors.requests import RunTarget
 
 if TYPE_CHECKING:
     from forge_platform.resources.object_store import S3Resource
@@ -71,11 +72,12 @@ class FileCursor:
         return self.seen.get(file.key) != file.version
 
 
-def file_sensor(
+def file_sensor(  # noqa: PLR0913 - every one is a setting of the sensor
     *,
     name: str,
     scheme: Literal["s3", "file"],
     job_name: str,
+    assets: Sequence[str] = (),
     store_key: str = "landing",
     prefix: str = "",
     minimum_interval_seconds: int = 300,
@@ -90,6 +92,7 @@ def file_sensor(
         name: the sensor's name.
         scheme: the kind of place that it watches: ``s3`` or a local folder, ``file``.
         job_name: job of the same location that it runs.
+        assets: the job's assets to make; none are all.
         store_key: resource key of the ``S3Resource``.
         prefix: start of the keys to watch.
         minimum_interval_seconds: shortest time between two looks.
@@ -112,12 +115,15 @@ def file_sensor(
         if store.scheme != scheme:
             place = f"{store_key} is {store.uri}"
             return dg.SkipReason(f"{name} watches {scheme}:// only, and {place}.")
-        return _look(store, prefix, FileCursor.parse(context.cursor))
+        return _look(context, store, prefix, RunTarget(job_name, assets))
 
     return evaluate
 
 
-def _look(store: S3Resource, prefix: str, cursor: FileCursor) -> dg.SensorResult | dg.SkipReason:
+def _look(
+    context: dg.SensorEvaluationContext, store: S3Resource, prefix: str, target: RunTarget
+) -> dg.SensorResult | dg.SkipReason:
+    cursor = FileCursor.parse(context.cursor)
     try:
         found = store.list_objects(prefix)
     except SourceUnavailable as error:
@@ -125,9 +131,12 @@ def _look(store: S3Resource, prefix: str, cursor: FileCursor) -> dg.SensorResult
     unseen = cursor.unseen(found)
     if not unseen:
         return dg.SkipReason(f"No new file at {store.uri} ({len(found)} there).")
-    tags = {_FILES_TAG: str(len(unseen))}
-    request = dg.RunRequest(run_key=_run_key(unseen), tags=tags)
-    return dg.SensorResult(run_requests=[request], cursor=cursor.advanced(found).dump())
+    return target.request(
+        context,
+        run_key=_run_key(unseen),
+        cursor=cursor.advanced(found).dump(),
+        tags={_FILES_TAG: str(len(unseen))},
+    )
 
 
 def _run_key(files: Iterable[StoredObject]) -> str:

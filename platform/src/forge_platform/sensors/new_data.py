@@ -11,13 +11,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 import dagster as dg
 
 from forge_platform.errors import SourceUnavailable
 from forge_platform.extraction import SourceTable
 from forge_platform.resources.database import DatabaseResource
+from forge_platform.sensors.requests import RunTarget
 
 CHANGED_TABLES = "forge/changed_tables"
 """Run tag: the tables whose change a run was requested for."""
@@ -40,7 +40,8 @@ def new_data_sensor(
     name: str,
     tables: Sequence[SourceTable],
     *,
-    target: Any,  # noqa: ANN401 - dagster does not export the type of define_asset_job
+    job_name: str,
+    assets: Sequence[str] = (),
     minimum_interval_seconds: int = 60,
     default_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.STOPPED,
     overlap: timedelta | None = None,
@@ -54,7 +55,8 @@ def new_data_sensor(
     Args:
         name: of the sensor.
         tables: the tables to watch.
-        target: the job, assets or selection that it runs.
+        job_name: job of the same location that it runs.
+        assets: the job's assets to make; none are all.
         minimum_interval_seconds: time between two looks.
         default_status: whether it runs as soon as the location is loaded.
         overlap: how far behind the newest row late ones are noticed; None is each table's own.
@@ -63,7 +65,7 @@ def new_data_sensor(
 
     @dg.sensor(
         name=name,
-        target=target,
+        job_name=job_name,
         minimum_interval_seconds=minimum_interval_seconds,
         default_status=default_status,
         description=f"Looks for new rows in {', '.join(table.name for table in watched)}.",
@@ -81,11 +83,12 @@ def new_data_sensor(
         changed = [table for table, (_, is_changed) in looks.items() if is_changed]
         if not changed:
             return dg.SensorResult(skip_reason="No new rows in the source.", cursor=cursor)
-        request = dg.RunRequest(
+        return RunTarget(job_name, assets).request(
+            context,
             run_key=_run_key(name, context.cursor, cursor),
+            cursor=cursor,
             tags={CHANGED_TABLES: ", ".join(changed)},
         )
-        return dg.SensorResult(run_requests=[request], cursor=cursor)
 
     return sensor
 
