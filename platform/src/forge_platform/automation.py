@@ -20,14 +20,14 @@ def on_upstream_change() -> Condition:
     """
     return (
         dg.AutomationCondition.in_latest_time_window()
-        & (_newly_missing() | _upstream_changed()).since_last_handled()
+        & _unhandled(_newly_missing() | _upstream_changed())
         & _ready()
     ).with_label("on_upstream_change")
 
 
 def on_missing_partitions() -> Condition:
     """Fills every partition that was never made, as one backfill, once its upstream is there."""
-    return (_newly_missing().since_last_handled() & _ready()).with_label("on_missing_partitions")
+    return (_unhandled(_newly_missing()) & _ready()).with_label("on_missing_partitions")
 
 
 def automation_sensor() -> dg.AutomationConditionSensorDefinition:
@@ -41,8 +41,20 @@ def automation_sensor() -> dg.AutomationConditionSensorDefinition:
     )
 
 
+def _unhandled(news: Condition) -> Condition:
+    """News since the asset was last requested or made; like Dagster's ``since_last_handled``.
+
+    Dagster's also forgets what is new at the first evaluation, so a location that is loaded
+    after its upstream was made would wait for the next change.
+    """
+    handled = dg.AutomationCondition.newly_requested() | dg.AutomationCondition.newly_updated()
+    return news.since(handled)
+
+
 def _newly_missing() -> Condition:
-    return dg.AutomationCondition.missing().newly_true()
+    missing = dg.AutomationCondition.missing()
+    # What is missing when the condition is first evaluated never becomes so.
+    return missing.newly_true() | (missing & dg.AutomationCondition.initial_evaluation())
 
 
 def _upstream_changed() -> Condition:
