@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 
 from forge_platform.automation import automation_sensor
-from forge_platform.contracts import IO_MANAGER_KEY, NAMESPACE, TableContract
+from forge_platform.contracts import CONTRACTS, IO_MANAGER_KEY, NAMESPACE, TableContract
 from forge_platform.environment import current_environment
 from forge_platform.errors import ConfigurationError
 from forge_platform.io_manager import IcebergIOManager
@@ -121,7 +121,13 @@ def _described(location: str, spec: dg.AssetSpec) -> dg.AssetSpec:
     described = spec.merge_attributes(
         metadata={NAMESPACE: location, DOCUMENTATION: link}, tags={"forge/location": location}
     )
-    return described.replace_attributes(group_name=location, owners=[f"team:{location}"])
+    owned = described.replace_attributes(group_name=location, owners=[f"team:{location}"])
+    contract = next((found for found in CONTRACTS if found.asset_key == spec.key), None)
+    if contract is None:
+        return owned
+    # The daemon watches the age also while nothing runs, and so no check does.
+    fresh = dg.FreshnessPolicy.time_window(fail_window=contract.max_age)
+    return owned.replace_attributes(freshness_policy=fresh)
 
 
 def database_resource(prefix: str) -> DatabaseResource:

@@ -28,7 +28,8 @@ check_positive_totals = row_check(
 )
 def check_single_currency(iceberg: IcebergResource) -> dg.AssetCheckResult:
     """Names customers whose orders are in several currencies."""
-    mixed = transforms.mixed_currencies(iceberg.view(RAW_ORDERS.identifier).read())
+    orders = iceberg.view(RAW_ORDERS.identifier).read(["customer_id", "currency"])
+    mixed = transforms.mixed_currencies(orders)
     return dg.AssetCheckResult(
         passed=mixed.is_empty(),
         metadata={"customers": mixed.height, "examples": mixed.head(5).to_dicts()},

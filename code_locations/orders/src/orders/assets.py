@@ -45,7 +45,8 @@ def enriched_orders(
     """
 
     def affected(changes: Sequence[Changes]) -> pl.DataFrame:
-        return transforms.affected_orders(raw_orders.read(), *changes)
+        known = raw_orders.read(["order_id", "customer_id", "currency", "order_date"])
+        return transforms.affected_orders(known, *changes)
 
     upstream = [raw_orders, clean_customers, exchange_rates]
     work = plan_work(iceberg, "orders.enriched_orders", upstream, config, affected)
