@@ -131,7 +131,7 @@ def _described(location: str, spec: dg.AssetSpec) -> dg.AssetSpec:
 
 
 def database_resource(prefix: str) -> DatabaseResource:
-    """A PostgreSQL database from the variables ``<prefix>_HOST``, ``_PORT``, ``_USER`` and so on."""
+    """A PostgreSQL database from the variables ``<prefix>_HOST``, ``<prefix>_PORT`` and so on."""
     return DatabaseResource(
         host=dg.EnvVar(f"{prefix}_HOST"),
         port=dg.EnvVar.int(f"{prefix}_PORT"),
