@@ -1,17 +1,19 @@
-"""The three code locations on real servers, with the demo's source data."""
+"""The three code locations on real servers, with the demo's source data or a small one."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from uuid import uuid4
 
 import dagster as dg
+import psycopg2
 import pytest
-from whole_platform import Platform, database_variables
+from whole_platform import Platform, copy_database, database_variables, started
 
 from forge_demo import landing_files, rates_api, source
-from forge_platform import IcebergResource
 from forge_platform.testing import EmbeddedPostgres
 
 
@@ -25,42 +27,59 @@ def rates_url() -> Iterator[str]:
     server.shutdown()
 
 
+@pytest.fixture(scope="session")
+def demo_source(postgres: EmbeddedPostgres) -> str:
+    """The database with the demo's source data, to be copied."""
+    name = "demo_source"
+    source.load(postgres.create_database(name))
+    return name
+
+
+@pytest.fixture(scope="session")
+def small_source(postgres: EmbeddedPostgres) -> str:
+    """The database with a small source, to be copied."""
+    name = "small_source"
+    statements = Path(__file__).with_name("small_source.sql").read_text()
+    with closing(psycopg2.connect(**postgres.create_database(name))) as connection, connection:
+        connection.cursor().execute(statements)
+    return name
+
+
+@pytest.fixture(scope="module")
+def demo_variables(postgres: EmbeddedPostgres, demo_source: str, rates_url: str) -> dict[str, str]:
+    """Databases of the module's own, with the demo's source data, and the API."""
+    return _variables(postgres, demo_source, rates_url)
+
+
+@pytest.fixture(scope="module")
+def small_variables(
+    postgres: EmbeddedPostgres, small_source: str, rates_url: str
+) -> dict[str, str]:
+    """Databases of the module's own, with the small source, and the API."""
+    return _variables(postgres, small_source, rates_url)
+
+
 @pytest.fixture(scope="module")
 def platform(
-    postgres: EmbeddedPostgres, rates_url: str, tmp_path_factory: pytest.TempPathFactory
+    demo_variables: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Platform]:
-    """A platform of the module's own, with the demo's source data and no run yet."""
+    """A platform of the module's own, with the demo's source data and no run yet.
+
+    Its Dagster instance is in memory: an event costs a tenth of what it costs on disk.
+    """
     folder = tmp_path_factory.mktemp("platform")
-    name = folder.name.replace("-", "_")
-    shop = postgres.create_database(f"shop_{name}")
-    serving = postgres.create_database(f"serving_{name}")
-    source.load(shop)
-    for sub in ("landing", "exports", "dagster"):
-        (folder / sub).mkdir()
-    landing_files.write_landing_files(folder / "landing")
-    catalog = {
-        "ICEBERG_CATALOG_URI": f"sqlite:///{folder}/catalog.db",
-        "ICEBERG_WAREHOUSE": f"file://{folder}/tables",
-    }
-    variables = {
-        **database_variables("DB", shop),
-        **database_variables("SERVING_DB", serving),
-        **catalog,
-        "LANDING_URI": f"file://{folder}/landing",
-        "EXPORT_URI": f"file://{folder}/exports",
+    with (
+        dg.DagsterInstance.ephemeral() as instance,
+        started(folder, instance, demo_variables) as platform,
+    ):
+        landing_files.write_landing_files(platform.landing)
+        yield platform
+
+
+def _variables(server: EmbeddedPostgres, original: str, rates_url: str) -> dict[str, str]:
+    name = uuid4().hex
+    return {
+        **database_variables("DB", copy_database(server, original, f"source_{name}")),
+        **database_variables("SERVING_DB", server.create_database(f"serving_{name}")),
         "EXCHANGE_RATES_URL": rates_url,
     }
-    with pytest.MonkeyPatch.context() as patch, dg.instance_for_test(temp_dir=str(folder / "dagster")) as instance:
-        for variable, value in variables.items():
-            patch.setenv(variable, value)
-        yield Platform(
-            instance=instance,
-            source=shop,
-            serving=serving,
-            landing=folder / "landing",
-            exports=folder / "exports",
-            iceberg=IcebergResource(
-                catalog_uri=catalog["ICEBERG_CATALOG_URI"],
-                warehouse_path=catalog["ICEBERG_WAREHOUSE"],
-            ),
-        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,17 +11,32 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import psycopg2
+import pytest
+from psycopg2 import sql
 
 import customers.definitions
 import ingestion.definitions
 import orders.definitions
 from forge_platform import IcebergResource
-from forge_platform.testing import ConnectionParameters
+from forge_platform.testing import ConnectionParameters, EmbeddedPostgres
+
+
+def ingestion_job() -> dg.JobDefinition:
+    return ingestion.definitions.defs.resolve_job_def("ingestion_job")
+
+
+def customer_pipeline() -> dg.JobDefinition:
+    return customers.definitions.defs.resolve_job_def("customer_pipeline")
+
+
+def transformation_job() -> dg.JobDefinition:
+    return orders.definitions.defs.resolve_job_def("transformation_job")
+
 
 JOBS = {
-    "ingestion": (ingestion.definitions.defs, "ingestion_job"),
-    "customers": (customers.definitions.defs, "customer_pipeline"),
-    "orders": (orders.definitions.defs, "transformation_job"),
+    "ingestion": ingestion_job,
+    "customers": customer_pipeline,
+    "orders": transformation_job,
 }
 
 
@@ -33,20 +50,48 @@ class Platform:
     landing: Path
     exports: Path
     iceberg: IcebergResource
+    variables: Mapping[str, str]
 
-    def run(self, location: str, **options: Any) -> dg.ExecuteInProcessResult:
-        """Runs a location's job; ``options`` are those of ``execute_in_process``."""
-        definitions, job = JOBS[location]
-        config = {"execution": {"config": {"retries": {"disabled": {}}}}}
-        return definitions.resolve_job_def(job).execute_in_process(
-            instance=self.instance, run_config={**config, **options.pop("run_config", {})}, **options
+    def run(
+        self,
+        location: str,
+        *,
+        partition_key: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        retries: bool = False,
+        run_config: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> dg.JobExecutionResult:
+        """Runs a location's job as its code server would, in this process.
+
+        Args:
+            location: the code location.
+            partition_key: day of the daily summary.
+            tags: further tags of the run.
+            retries: whether steps are retried, as they are in production.
+            run_config: configuration of the assets.
+            options: those of ``dagster.execute_job``.
+        """
+        partition = {"dagster/partition": partition_key} if partition_key else {}
+        retry_mode: Mapping[str, Any] = {"enabled" if retries else "disabled": {}}
+        return dg.execute_job(
+            dg.reconstructable(JOBS[location]),
+            self.instance,
+            run_config={"execution": {"config": {"retries": retry_mode}}, **(run_config or {})},
+            tags={**partition, **(tags or {})},
+            **{"raise_on_error": True, **options},
         )
+
+    def run_all(self, first_day: str = "2024-01-01", last_day: str = "2024-01-01") -> None:
+        """Runs the three jobs, one after the other, with some days of the daily summary."""
+        self.run("ingestion")
+        self.run("customers")
+        self.run("orders", tags=days(first_day, last_day))
 
     def execute(self, statement: str, *values: object) -> None:
         """Changes the source."""
-        with psycopg2.connect(**self.source) as connection, connection.cursor() as cursor:
-            cursor.execute(statement, values)
-        connection.close()
+        with closing(psycopg2.connect(**self.source)) as connection, connection:
+            connection.cursor().execute(statement, values)
 
     def rows(self, table: str) -> pl.DataFrame:
         """A table, as a data frame."""
@@ -60,12 +105,77 @@ class Platform:
         return {name: value.value for name, value in event.asset_materialization.metadata.items()}
 
 
+def days(first: str, last: str) -> dict[str, str]:
+    """Tags of a run that makes some days of the daily summary."""
+    return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+
+
+@contextmanager
+def started(
+    folder: Path, instance: dg.DagsterInstance, variables: Mapping[str, str]
+) -> Iterator[Platform]:
+    """A platform in a folder, with no run yet; its variables are set meanwhile.
+
+    Args:
+        folder: where everything goes that the variables do not put elsewhere.
+        instance: the Dagster instance; an ephemeral one is much faster than one on disk.
+        variables: the databases and the API, and whatever else shall differ.
+    """
+    for sub in ("landing", "exports"):
+        (folder / sub).mkdir()
+    variables = {**_local(folder), **variables}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        yield Platform(
+            instance=instance,
+            source=_parameters("DB", variables),
+            serving=_parameters("SERVING_DB", variables),
+            landing=folder / "landing",
+            exports=folder / "exports",
+            iceberg=IcebergResource(
+                catalog_uri=variables["ICEBERG_CATALOG_URI"],
+                warehouse_path=variables["ICEBERG_WAREHOUSE"],
+            ),
+            variables=variables,
+        )
+
+
+def _local(folder: Path) -> dict[str, str]:
+    return {
+        "ICEBERG_CATALOG_URI": f"sqlite:///{folder}/catalog.db",
+        "ICEBERG_WAREHOUSE": f"file://{folder}/tables",
+        "LANDING_URI": f"file://{folder}/landing",
+        "EXPORT_URI": f"file://{folder}/exports",
+    }
+
+
 def database_variables(prefix: str, parameters: ConnectionParameters) -> dict[str, str]:
     """A database as a deployment's variables name it."""
-    parts = zip(("HOST", "PORT", "USER", "PASSWORD", "NAME"), _values(parameters), strict=True)
-    return {f"{prefix}_{part}": str(value) for part, value in parts}
+    return {
+        f"{prefix}_HOST": parameters["host"],
+        f"{prefix}_PORT": str(parameters["port"]),
+        f"{prefix}_USER": parameters["user"],
+        f"{prefix}_PASSWORD": parameters["password"],
+        f"{prefix}_NAME": parameters["database"],
+    }
 
 
-def _values(parameters: ConnectionParameters) -> tuple[object, ...]:
-    names = ("host", "port", "user", "password", "database")
-    return tuple(dict(parameters)[name] for name in names)
+def _parameters(prefix: str, variables: Mapping[str, str]) -> ConnectionParameters:
+    return {
+        "host": variables[f"{prefix}_HOST"],
+        "port": int(variables[f"{prefix}_PORT"]),
+        "user": variables[f"{prefix}_USER"],
+        "password": variables[f"{prefix}_PASSWORD"],
+        "database": variables[f"{prefix}_NAME"],
+    }
+
+
+def copy_database(server: EmbeddedPostgres, original: str, copy: str) -> ConnectionParameters:
+    """A database with the content of another one, to which nobody may be connected."""
+    statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+    with closing(psycopg2.connect(**server.connection())) as connection:
+        connection.autocommit = True
+        names = (sql.Identifier(copy), sql.Identifier(original))
+        connection.cursor().execute(statement.format(*names))
+    return server.connection(copy)
