@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import dagster as dg
 
 
-def event(name: str, **values: object) -> str:
+def event(name: str, /, **values: object) -> str:
     """An event as one line: its name, then ``name=value`` pairs, quoted where needed."""
     return " ".join([name, *(f"{key}={_value(value)}" for key, value in values.items())])
 

@@ -24,7 +24,10 @@ def snapshots(*views: TableView) -> dict[str, int]:
 
 
 def written(
-    context: dg.AssetExecutionContext, source: TableView, rows_read: int, **details: Any,  # noqa: ANN401 - metadata of any kind
+    context: dg.AssetExecutionContext,
+    source: TableView,
+    rows_read: int,
+    **details: Any,  # noqa: ANN401 - metadata of any kind
 ) -> dg.MaterializeResult[None]:
     """What an asset reports that wrote a table to somewhere else than Iceberg.
 
