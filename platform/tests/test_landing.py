@@ -7,11 +7,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import polars as pl
 import pyarrow as pa
@@ -238,7 +239,7 @@ def test_a_new_column_is_ignored_and_named(
     assert found.ids[0] == 1
     assert found.rejected.is_empty()
     assert found.metadata["ignored_columns"] == {name: ["phone", "note"]}
-    assert f"{name} has columns that are ignored: phone, note" in caplog.text
+    assert f'file_columns_ignored source_file={name} columns="phone, note"' in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -280,11 +281,12 @@ def test_a_value_that_does_not_fit_costs_its_row(
 
 def test_optional_values_may_be_missing(landing: Landing) -> None:
     landing.drop("a.csv", csv("1,,,,,2024-01-01"))
-    landing.drop("b.jsonl", json_lines({**customer(2), "email": None, "created_at": None}))
+    landing.drop("b.csv", csv('2,"",,"",,2024-01-01'))
+    landing.drop("c.jsonl", json_lines({**customer(3), "email": None, "created_at": None}))
     found = landing.load()
     assert found.rejected.is_empty()
-    assert found.rows["email"].to_list() == [None, None]
-    assert found.rows["created_at"].to_list() == [None, None]
+    assert found.rows["email"].to_list() == [None] * 3
+    assert found.rows["created_at"].to_list() == [None] * 3
 
 
 def test_text_is_kept_as_it_is(landing: Landing) -> None:
@@ -657,6 +659,13 @@ def test_parquet_numbers_of_any_type(landing: Landing, kind: pa.DataType, values
     assert json.loads(text)["email"] == "c2@example.org"
 
 
+def test_the_gaps_that_pandas_makes_in_numbers_are_missing_values(landing: Landing) -> None:
+    content = parquet(as_column("customer_id", [7.0, float("nan")], pa.float64()))
+    assert landing.load_one("a.parquet", content).only_rejection()[1] == "customer_id is missing"
+    optional = FileSchema(columns=COLUMNS)
+    assert landing.load(optional).ids == [7, None]
+
+
 @pytest.mark.parametrize(
     ("kind", "values"),
     [
@@ -867,6 +876,31 @@ def test_a_file_that_is_replaced_after_it_was_listed_is_postponed(landing: Landi
     assert sorted(found.metadata["postponed_files"]) == ["a.csv", "b.csv"]
 
 
+class BusyFolder(S3Resource):
+    """A folder in which somebody goes on writing to a file while it is read."""
+
+    @contextmanager
+    def open(self, key: str, version: str | None = None) -> Iterator[BinaryIO]:
+        with super().open(key, version) as file:
+            try:
+                yield file
+            finally:
+                with Path(self.uri.removeprefix("file://"), key).open("a") as writer:
+                    writer.write("more\n")
+
+
+def test_a_file_that_grows_while_it_is_read_is_postponed(landing: Landing) -> None:
+    landing.drop("a.csv", csv(FIRST, "bad"))
+    landing.drop("b.parquet", b"PAR1, and the rest is still to come")
+    store = BusyFolder(uri=landing.store.uri)
+    with load_files(store, store.list_objects(), SCHEMA) as landed:
+        found = result(landed)
+    assert [file.key for file in found.postponed] == ["a.csv", "b.parquet"]
+    assert found.rows.is_empty()
+    assert found.rejected.is_empty()
+    assert found.ledger.is_empty()
+
+
 def test_what_a_new_version_no_longer_has_is_stale(landing: Landing) -> None:
     landing.drop("other.csv", csv(FIRST, "bad"))
     landing.drop("a.csv", csv(FIRST, SECOND, "bad", FIRST, "worse"))
@@ -939,7 +973,7 @@ def test_nothing_is_left_on_disk(
 
 
 FULL_DISK = """
-import sys
+import sys, tempfile
 from forge_platform.errors import StorageFull
 from forge_platform.landing import FileSchema, load_files
 from forge_platform.resources.object_store import S3Resource
@@ -950,7 +984,7 @@ try:
     with load_files(store, store.list_objects(), schema):
         print("there is room")
 except StorageFull as error:
-    assert "No room is left" in str(error)
+    assert f"No room is left at {tempfile.gettempdir()}" in str(error)
     print("refused")
 """
 

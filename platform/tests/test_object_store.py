@@ -309,7 +309,7 @@ def test_a_missing_bucket_is_named(s3_bucket: str) -> None:
     assert s3_bucket
     store = S3Resource(uri="s3://no-such-bucket/landing")
     for use in (store.list_objects, lambda: store.write("a", b""), lambda: store.read("a")):
-        with pytest.raises(ConfigurationError, match=r"s3://no-such-bucket/landing.* not exist"):
+        with pytest.raises(ConfigurationError, match=r"s3://no-such-bucket/landing.* create it"):
             use()
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge_platform.errors import ConfigurationError
+from forge_platform.logs import event
 from forge_platform.objects import ObjectChanged, StoredObject
 from forge_platform.objects.folder import disk_errors
 
@@ -117,8 +118,10 @@ def load_files(
         StorageFull: no room is left to keep the rows until they are written.
         ConfigurationError: the schema has a type that files cannot have.
     """
-    with tempfile.TemporaryDirectory(prefix="landing-") as folder:
-        landed = LandedFiles(Path(folder), schema)
+    with disk_errors(tempfile.gettempdir()):
+        folder = tempfile.TemporaryDirectory(prefix="landing-")
+    with folder as path:
+        landed = LandedFiles(Path(path), schema)
         for found in objects:
             landed.load(store, found)
         yield landed
@@ -208,7 +211,7 @@ class LandedFiles:
         except ObjectChanged as change:
             self._truncate(*before)
             self.postponed.append(found)
-            logger.warning("%s is postponed: %s", found.key, change)
+            logger.warning(event("file_postponed", source_file=found.key, reason=change))
             return
         except UnusableFile as problem:
             self._truncate(*before)
@@ -268,12 +271,13 @@ class LandedFiles:
 
     def _note(self, file: LoadedFile) -> None:
         self.files.append(file)
-        logger.info("%s: %d rows, %d rejected", file.object.key, file.rows, file.rejected)
+        name = file.object.key
+        logger.info(event("file", source_file=name, rows=file.rows, rejected=file.rejected))
         if file.refused is not None:
-            logger.warning("%s is refused: %s", file.object.key, file.refused)
+            logger.warning(event("file_refused", source_file=name, reason=file.refused))
         if file.ignored_columns:
-            names = ", ".join(file.ignored_columns)
-            logger.warning("%s has columns that are ignored: %s", file.object.key, names)
+            ignored = ", ".join(file.ignored_columns)
+            logger.warning(event("file_columns_ignored", source_file=name, columns=ignored))
 
     def _ledger_entry(self, file: LoadedFile) -> tuple[object, ...]:
         found = file.object
@@ -295,7 +299,8 @@ class LandedFiles:
 def _spool(folder: Path, columns: Mapping[str, str]) -> Spool:
     from forge_platform.spool import Spool
 
-    folder.mkdir()
+    with disk_errors(str(folder)):
+        folder.mkdir()
     return Spool(folder, _polars_schema(columns))
 
 

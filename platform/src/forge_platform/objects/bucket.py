@@ -6,7 +6,7 @@ import io
 import os
 import shutil
 import tempfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC
 from functools import cached_property
@@ -76,8 +76,9 @@ class Bucket:
         request: GetObjectRequestTypeDef = {"Bucket": self._name, "Key": self._base + key}
         if version is not None:
             request["IfMatch"] = f'"{version}"'
-        with tempfile.TemporaryFile() as file:
+        with ExitStack() as stack:
             with disk_errors(tempfile.gettempdir()), self._errors("read", key):
+                file = stack.enter_context(tempfile.TemporaryFile())
                 shutil.copyfileobj(self._client.get_object(**request)["Body"], file)
                 file.seek(0)
             yield cast("BinaryIO", file)

@@ -223,8 +223,14 @@ class ApiResource(dg.ConfigurableResource["ApiResource"]):
             if time.monotonic() > deadline:
                 raise httpx.ReadTimeout("the answer trickles")
             if len(body) > LARGEST_PAGE_BYTES:
-                break
-        answer = _Answer(
+                raise ApiResponseError(
+                    f"{self._answer(response, body)} A page of more than {LARGEST_PAGE_BYTES:,} "
+                    "bytes is refused: ask for smaller ones (page_size)."
+                )
+        return self._answer(response, body)
+
+    def _answer(self, response: "httpx.Response", body: bytearray) -> _Answer:
+        return _Answer(
             url=self._shown_url(response.url),
             status=response.status_code,
             content_type=response.headers.get("Content-Type", "no content type"),
@@ -232,12 +238,6 @@ class ApiResource(dg.ConfigurableResource["ApiResource"]):
             body=bytes(body),
             secret=self.token,
         )
-        if len(body) > LARGEST_PAGE_BYTES:
-            raise ApiResponseError(
-                f"{answer} A page of more than {LARGEST_PAGE_BYTES} bytes is refused: ask "
-                "for smaller ones (page_size)."
-            )
-        return answer
 
     def _shown_url(self, url: "httpx.URL") -> str:
         for name in url.params:
