@@ -109,15 +109,6 @@ def test_files_of_one_moment_are_all_noticed_and_none_twice(folder: Watch) -> No
     assert folder.new_files() == 0
 
 
-def test_a_file_dated_behind_the_newest_is_noticed(folder: Watch) -> None:
-    """A multipart upload is dated when it began."""
-    dated(folder, "quick", datetime.now(UTC) + OVERLAP / 2)
-    assert folder.new_files() == 1
-    folder.drop("slow")
-    assert folder.new_files() == 1
-    assert folder.new_files() == 0
-
-
 def test_a_file_dated_in_the_future_hides_nothing(folder: Watch) -> None:
     dated(folder, "future", datetime.now(UTC) + timedelta(days=365))
     assert folder.new_files() == 1
@@ -176,6 +167,15 @@ def test_the_cursor_forgets_what_cannot_come_again() -> None:
     later = FileCursor.parse(cursor.dump())
     assert [file.key for file in later.unseen(hours)] == [str(hour) for hour in range(500, 1000)]
     assert len(later.advanced(hours).seen) == 2
+
+
+def test_a_file_that_comes_late_is_noticed() -> None:
+    """A multipart upload is dated when it began."""
+    moment = datetime(2024, 1, 1, tzinfo=UTC)
+    cursor = FileCursor().advanced([stored("quick", moment)])
+    slow, ancient = stored("slow", moment - OVERLAP / 2), stored("ancient", moment - 2 * OVERLAP)
+    assert cursor.unseen([ancient, slow]) == [slow]
+    assert cursor.advanced([slow]).unseen([slow]) == []
 
 
 def test_the_newest_moment_does_not_go_back() -> None:
