@@ -595,6 +595,10 @@ def test_a_source_that_is_away_costs_nothing_but_time(sensor: Sensor) -> None:
     there = sensor.database
     sensor.database = changed(there, port=1)
     assert "127.0.0.1:1" in sensor.look()
+    sensor.database = there
+    assert sensor.look() == SKIPPED
+    sensor.database = changed(there, port=1)
+    sensor.look()
     insert(there, 2, OLD)
     sensor.database = there
     assert sensor.look() == TABLE

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -115,6 +119,30 @@ def test_every_type_arrives_as_it_is(database: DatabaseResource) -> None:
     assert database.columns("serving", "metrics")["money"] == "numeric(38,2)"
     assert database.columns("serving", "metrics")["utc"] == "timestamp with time zone"
     assert sync(database, frame).unchanged == 2
+
+
+OLDER_SERVER = r"""
+import sys
+from pathlib import Path
+import polars as pl
+from forge_platform import DatabaseResource, sync_table
+from forge_platform.testing import EmbeddedPostgres
+
+words = pl.DataFrame({"word": ["a", "\\.", "b", ""]})
+with EmbeddedPostgres(Path(sys.argv[1]), password="p", durable=False) as server:
+    database = DatabaseResource(**server.connection())
+    sync_table(database, "serving", "words", ["word"], words)
+    stored = database.query("SELECT word FROM serving.words ORDER BY word")
+    [version] = database.query("SELECT current_setting('server_version_num') AS number")
+    print(version["number"][:2], [row["word"] for row in stored])
+"""
+
+
+def test_a_row_that_ended_a_copy_before_postgresql_18_does_not(server_folder: Path) -> None:
+    older = {**os.environ, "PGSERVER_POSTGRES_VERSION": "16"}
+    command = [sys.executable, "-c", OLDER_SERVER, str(server_folder / "older")]
+    ended = subprocess.run(command, env=older, check=True, stdout=subprocess.PIPE, text=True)
+    assert ended.stdout == f"16 {['', chr(92) + '.', 'a', 'b']}\n"
 
 
 def test_keys_of_several_columns_and_nothing_else(database: DatabaseResource) -> None:

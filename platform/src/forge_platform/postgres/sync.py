@@ -79,6 +79,7 @@ class Target:
         copy = sql.SQL("COPY {} FROM STDIN (FORMAT csv)").format(_STAGING)
         for piece in _sendable(frame).iter_slices(_COPY_ROWS):
             file = BytesIO()
+            # Quoted: a bare \. ends the data before PostgreSQL 18, and the rest is lost silently.
             piece.write_csv(file, include_header=False, quote_style="non_numeric")
             file.seek(0)
             cursor.copy_expert(copy, file)
