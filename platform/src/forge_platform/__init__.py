@@ -3,7 +3,11 @@
 Everything public is named here; submodules are the library's own.
 """
 
-from forge_platform.automation import on_missing_partitions, on_upstream_change
+from forge_platform.automation import (
+    location_tags,
+    on_missing_partitions,
+    on_upstream_change,
+)
 from forge_platform.checks import contract_check, row_check
 from forge_platform.contracts import CONTRACTS, TableContract
 from forge_platform.environment import Environment, check_variables, current_environment
@@ -86,6 +90,7 @@ __all__ = [
     "file_sensor",
     "keys_of",
     "load_files",
+    "location_tags",
     "new_data_sensor",
     "not_loaded",
     "on_missing_partitions",

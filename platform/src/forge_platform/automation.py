@@ -8,6 +8,8 @@ import dagster as dg
 
 from forge_platform.environment import current_environment
 
+LOCATION = "forge/location"
+
 Condition = dg.AutomationCondition[dg.AssetKey | dg.AssetCheckKey]
 
 
@@ -30,15 +32,25 @@ def on_missing_partitions() -> Condition:
     return (_unhandled(_newly_missing()) & _ready()).with_label("on_missing_partitions")
 
 
-def automation_sensor() -> dg.AutomationConditionSensorDefinition:
+def automation_sensor(location: str) -> dg.AutomationConditionSensorDefinition:
     """The sensor that evaluates a location's automation conditions, on unless in dev."""
     return dg.AutomationConditionSensorDefinition(
         "automation",
         target=dg.AssetSelection.all(),
         default_status=current_environment().sensor_status,
         minimum_interval_seconds=int(os.environ.get("FORGE_AUTOMATION_INTERVAL_SECONDS", "30")),
+        run_tags=location_tags(location),
         description="Runs this location's assets when what they depend on has changed.",
     )
+
+
+def location_tags(location: str) -> dict[str, str]:
+    """Tags of every run of a location: the instance lets runs with equal ones not overlap.
+
+    Two runs that derive the same table at once would both be right when they began, and the
+    slower one would put back what the other has changed.
+    """
+    return {LOCATION: location}
 
 
 def _unhandled(news: Condition) -> Condition:

@@ -11,7 +11,7 @@ from typing import Any
 
 import dagster as dg
 
-from forge_platform.automation import automation_sensor
+from forge_platform.automation import automation_sensor, location_tags
 from forge_platform.contracts import CONTRACTS, IO_MANAGER_KEY, NAMESPACE, TableContract
 from forge_platform.environment import current_environment
 from forge_platform.errors import ConfigurationError
@@ -58,7 +58,7 @@ def build_definitions(  # noqa: PLR0913 - the sections of a table of contents
         asset_checks=checks,
         jobs=jobs,
         schedules=schedules,
-        sensors=[*sensors, automation_sensor()],
+        sensors=[*sensors, automation_sensor(location)],
         resources={**iceberg_resources(location), **(resources or {})},
         loggers=LOGGERS,
         # One process a run: a step costs no second start of the interpreter and its imports.
@@ -119,7 +119,7 @@ def _described(location: str, spec: dg.AssetSpec) -> dg.AssetSpec:
     base = os.environ.get("FORGE_DOCS_URL")
     link = dg.MetadataValue.url(f"{base}/{page}") if base else dg.MetadataValue.path(f"docs/{page}")
     described = spec.merge_attributes(
-        metadata={NAMESPACE: location, DOCUMENTATION: link}, tags={"forge/location": location}
+        metadata={NAMESPACE: location, DOCUMENTATION: link}, tags=location_tags(location)
     )
     owned = described.replace_attributes(group_name=location, owners=[f"team:{location}"])
     contract = next((found for found in CONTRACTS if found.asset_key == spec.key), None)

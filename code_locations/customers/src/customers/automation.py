@@ -2,13 +2,14 @@
 
 import dagster as dg
 
-from forge_platform import RunMode, current_environment
+from forge_platform import RunMode, current_environment, location_tags
 
 FULL_HOURS = range(6)
 
 customer_pipeline = dg.define_asset_job(
     "customer_pipeline",
     selection=dg.AssetSelection.groups("customers"),
+    tags=location_tags("customers"),
     description="All customer assets, from cleaning to the serving copy and the export.",
 )
 

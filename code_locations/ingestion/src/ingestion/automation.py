@@ -3,7 +3,7 @@
 import dagster as dg
 
 import forge_platform
-from forge_platform import current_environment, file_sensor
+from forge_platform import current_environment, file_sensor, location_tags
 from ingestion.databases import CUSTOMERS, ORDERS
 
 DATABASE_ASSETS = ("raw_customers", "raw_orders", "incremental_orders")
@@ -14,6 +14,7 @@ environment = current_environment()
 ingestion_job = dg.define_asset_job(
     "ingestion_job",
     selection=dg.AssetSelection.groups("ingestion"),
+    tags=location_tags("ingestion"),
     description="Ingests from all sources: database, files and API.",
 )
 

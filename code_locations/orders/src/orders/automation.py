@@ -6,7 +6,7 @@ from itertools import groupby
 
 import dagster as dg
 
-from forge_platform import IcebergResource, current_environment
+from forge_platform import IcebergResource, current_environment, location_tags
 from orders import transforms
 from orders.assets import daily_partitions
 
@@ -16,6 +16,7 @@ DAILY = "orders.daily_order_summary"
 transformation_job = dg.define_asset_job(
     "transformation_job",
     selection=dg.AssetSelection.groups("orders"),
+    tags=location_tags("orders"),
     description="All order assets, and one day of the daily summary.",
 )
 
@@ -62,6 +63,7 @@ def restated_days_sensor(
 def _request(first: dt.date, last: dt.date, run_key: str) -> dg.RunRequest:
     """One run for all days of a range."""
     tags = {
+        **location_tags("orders"),
         "dagster/asset_partition_range_start": first.isoformat(),
         "dagster/asset_partition_range_end": last.isoformat(),
     }

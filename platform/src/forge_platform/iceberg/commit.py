@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pyiceberg.exceptions import CommitFailedException, ValidationException
 
-from forge_platform.errors import CommitConflict
+from forge_platform.errors import CommitConflict, StorageFull
 from forge_platform.iceberg.state import (
     COMMIT_ID,
     DATA_VERSION,
@@ -101,6 +101,9 @@ def commit(
             return _result(table, plan, committed=False)
         try:
             _commit_once(table, plan, lasting)
+        except StorageFull:
+            discard(table.io, plan.added)
+            raise
         except (CommitFailedException, ValidationException) as conflict:
             if not plan.written_once:
                 discard(table.io, plan.added)

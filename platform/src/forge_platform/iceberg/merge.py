@@ -14,7 +14,7 @@ from pyiceberg.types import PrimitiveType
 from forge_platform.errors import PermanentError
 from forge_platform.iceberg.commit import Plan
 from forge_platform.iceberg.view import current_snapshot_id, files, read_files
-from forge_platform.iceberg.writer import write_frame
+from forge_platform.iceberg.writer import removed_on_failure, write_frame
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -82,18 +82,21 @@ class Replace:
         added: list[DataFile] = []
         removed: list[DataFile] = []
         deleted = 0
-        for task in files(table, current_snapshot_id(table)).values():
-            if not self._may_hold(table, task):
-                continue
-            existing = read_files(table, [task])
-            kept = self._kept(existing)
-            if kept.height == existing.height:
-                continue
-            removed.append(task.file)
-            deleted += existing.height - kept.height
-            added.extend(write_frame(table, kept))
-        added.extend(write_frame(table, self.rows))
+        with removed_on_failure(table.io, added):
+            for task in self._tasks(table):
+                existing = read_files(table, [task])
+                kept = self._kept(existing)
+                if kept.height == existing.height:
+                    continue
+                removed.append(task.file)
+                deleted += existing.height - kept.height
+                added.extend(write_frame(table, kept))
+            added.extend(write_frame(table, self.rows))
         return Plan(added=added, removed=removed, inserted=self.rows.height, deleted=deleted)
+
+    def _tasks(self, table: Table) -> list[FileScanTask]:
+        tasks = files(table, current_snapshot_id(table)).values()
+        return [task for task in tasks if self._may_hold(table, task)]
 
     def _may_hold(self, table: Table, task: FileScanTask) -> bool:
         if self.matching is None:
@@ -135,11 +138,12 @@ class Merge:
         """
         incoming = newest(self.rows, self.key, self.order_by)
         progress = _Progress(self, incoming, _as_keys(self.deleted_keys, incoming, self.key))
-        for task in files(table, current_snapshot_id(table)).values():
-            in_scope = self.scope is not None and self.scope.may_hold(task.file, table)
-            if in_scope or may_hold(task.file, table, progress.keys):
-                progress.visit(table, task)
-        return progress.finish(table)
+        with removed_on_failure(table.io, progress.added):
+            for task in files(table, current_snapshot_id(table)).values():
+                in_scope = self.scope is not None and self.scope.may_hold(task.file, table)
+                if in_scope or may_hold(task.file, table, progress.keys):
+                    progress.visit(table, task)
+            return progress.finish(table)
 
 
 def newest(rows: pl.DataFrame, key: Sequence[str], order_by: str | None) -> pl.DataFrame:
@@ -190,7 +194,7 @@ class _Progress:
         self._pending = incoming
         self._deleted = deleted
         self.keys = pl.concat([incoming.select(self._key), deleted])
-        self._added: list[DataFile] = []
+        self.added: list[DataFile] = []
         self._removed: list[DataFile] = []
         self._updated = 0
         self._deleted_rows = 0
@@ -213,14 +217,14 @@ class _Progress:
         self._removed.append(task.file)
         kept = existing.join(drop, on=self._key, how="anti")
         if not kept.is_empty():
-            self._added.extend(write_frame(table, kept))
+            self.added.extend(write_frame(table, kept))
 
     def finish(self, table: Table) -> Plan:
         """Writes the rows that are new or replaced, and sums up."""
         if not self._pending.is_empty():
-            self._added.extend(write_frame(table, self._pending))
+            self.added.extend(write_frame(table, self._pending))
         return Plan(
-            added=self._added,
+            added=self.added,
             removed=self._removed,
             inserted=self._pending.height - self._updated,
             updated=self._updated,

@@ -17,7 +17,12 @@ from pyiceberg.transforms import (
     Transform,
 )
 
-from forge_platform.errors import ConfigurationError, PermanentError
+from forge_platform.errors import (
+    CommitConflict,
+    ConfigurationError,
+    PermanentError,
+    StorageFull,
+)
 from forge_platform.iceberg.commit import CommitResult, Plan, commit
 from forge_platform.iceberg.merge import Merge, Replace, Scope
 from forge_platform.iceberg.schema import reconcile, storable, table_schema
@@ -206,7 +211,7 @@ def _stream(
 
     try:
         return commit(table, plan, request.properties, carry=request.carry)
-    except PermanentError:
+    except (PermanentError, CommitConflict, StorageFull):
         discard(table.io, added)
         raise
 

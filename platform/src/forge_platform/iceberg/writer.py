@@ -53,7 +53,7 @@ def write_stream(table: Table, batches: Iterable[pa.RecordBatch]) -> list[DataFi
     if table.spec().fields:
         return write_frame(table, pl.DataFrame(pl.from_arrow(pa.Table.from_batches(batches))))
     written: list[DataFile] = []
-    with _removed_on_failure(table.io, written):
+    with removed_on_failure(table.io, written):
         source = _row_groups(table, batches)
         while (first := next(source, None)) is not None:
             written.append(_write_file(table, _until_full(first, source)))
@@ -69,7 +69,7 @@ def write_frame(table: Table, frame: pl.DataFrame) -> list[DataFile]:
     if not table.spec().fields:
         return write_stream(table, frame.to_arrow().to_batches(ROW_GROUP_ROWS))
     written: list[DataFile] = []
-    with _removed_on_failure(table.io, written):
+    with removed_on_failure(table.io, written):
         for key, rows in _partitions(table, frame):
             groups = _row_groups(table, rows.to_arrow().to_batches(ROW_GROUP_ROWS))
             written.append(_write_file(table, groups, key))
@@ -86,7 +86,8 @@ def discard(io: FileIO, files: Iterable[DataFile]) -> None:
 
 
 @contextmanager
-def _removed_on_failure(io: FileIO, written: list[DataFile]) -> Iterator[None]:
+def removed_on_failure(io: FileIO, written: list[DataFile]) -> Iterator[None]:
+    """Removes the files that the block has written when it fails."""
     try:
         yield
     except BaseException:
