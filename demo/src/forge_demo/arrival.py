@@ -18,19 +18,21 @@ class Change:
     Attributes:
         began: start of the first transaction; nothing of the change is older.
         customers: ids of the customers who have a new name and e-mail.
-        orders: ids of the new orders; each of the first customers has one of them.
+        orders: ids of the new orders, each with its customer, who is one of those.
     """
 
     began: datetime
     customers: Sequence[int]
-    orders: Sequence[int]
+    orders: Mapping[int, int]
 
-    def split(self, customers: int, orders: int) -> tuple[Change, Change]:
-        """The first customers and orders, and the rest."""
-        return (
-            Change(self.began, self.customers[:customers], self.orders[:orders]),
-            Change(self.began, self.customers[customers:], self.orders[orders:]),
-        )
+    def split(self, count: int) -> tuple[Change, Change]:
+        """The first customers with their orders, and the others with theirs."""
+        return self._of(self.customers[:count]), self._of(self.customers[count:])
+
+    def _of(self, customers: Sequence[int]) -> Change:
+        known = set(customers)
+        orders = {order: buyer for order, buyer in self.orders.items() if buyer in known}
+        return Change(self.began, customers, orders)
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,9 @@ def arrivals(
 
     customers = pl.col("customer_id").is_in(change.customers)
     changed = customers & (pl.col("updated_at") >= change.began)
-    buyers = pl.col("customer_id").is_in(change.customers[: len(change.orders)])
+    buyers = pl.col("customer_id").is_in(list(change.orders.values()))
     ordered = buyers & pl.col("last_order_date").is_in(list(recent_orders))
-    orders = pl.col("order_id").is_in(change.orders)
+    orders = pl.col("order_id").is_in(list(change.orders))
     return [
         arrival("ingestion.raw_customers", "customers", len(change.customers), changed),
         arrival("ingestion.raw_orders", "orders", len(change.orders), orders),

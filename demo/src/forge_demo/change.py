@@ -15,25 +15,24 @@ from typing import TYPE_CHECKING
 
 import psycopg2
 from psycopg2.extras import execute_values
-from rich.console import Console
 
 from forge_demo.arrival import Arrival, Change, arrivals
 from forge_demo.dagster_api import DagsterApi
-from forge_demo.progress import make_console, progress
+from forge_demo.progress import Show, make_console, progress
 from forge_demo.report import print_arrivals, print_cost, print_problems
 from forge_demo.source import LAST_CUSTOMER_ID, currency, is_clean
 from forge_demo.state import DemoState
 from forge_demo.watch import View, Watch
-from forge_platform.errors import ConfigurationError, TransientError
+from forge_platform.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812
     from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 CHANGED_CUSTOMERS = 1_000
-NEW_ORDERS = 500
 LATE_CUSTOMERS = 300
-LATE_ORDERS = 150
+# Every second of the changed customers orders something.
+_CUSTOMERS_PER_ORDER = 2
 # Yesterday and before: the daily summary has no partition for today yet.
 _ORDER_DAYS = 5
 
@@ -41,9 +40,12 @@ _ORDER_DAYS = 5
 def change_source(state: DemoState, *, limit: float) -> int:
     """Changes the source of the demo that runs in a folder and returns the exit code.
 
+    Args:
+        state: its folder.
+        limit: seconds after which the change must have arrived.
+
     Raises:
         ConfigurationError: no demo is running there.
-        TransientError: it took longer than ``limit`` seconds.
     """
     if state.owner() is None:
         raise ConfigurationError(
@@ -51,50 +53,52 @@ def change_source(state: DemoState, *, limit: float) -> int:
         )
     variables = state.read_env()
     with closing(DagsterApi(variables["DAGSTER_WEBSERVER_URL"])) as api:
-        return _Session(variables, api, make_console(), time.monotonic() + limit).run()
+        return _Session(variables, api, time.monotonic() + limit).run()
 
 
 class _Session:
     """One change from beginning to end."""
 
-    def __init__(
-        self, variables: Mapping[str, str], api: DagsterApi, console: Console, deadline: float
-    ) -> None:
+    def __init__(self, variables: Mapping[str, str], api: DagsterApi, deadline: float) -> None:
         self._variables = variables
         self._api = api
-        self._console = console
         self._deadline = deadline
+        self._console = make_console()
 
     def run(self) -> int:
         self._say("Waiting until the platform is at rest.")
-        self._watch_until(Watch(self._api, time.time()), lambda view: view.is_quiet)
+        self._watch_until(Watch(self._api, time.time()), lambda view: view.is_quiet, _silent)
         watch = Watch(self._api, time.time())
-        change = self._change_while_watched(watch)
-        view, arrivals = self._watch_arrival(watch, change)
+        with progress(self._console) as show:
+            change = self._change_while_watched(watch, show)
+            view, found = self._watch_arrival(watch, show, change)
         print_cost(self._console, view)
-        print_arrivals(self._console, arrivals)
-        return 1 if print_problems(self._console, view, watch.checks(), self._api) else 0
+        print_arrivals(self._console, found)
+        wrong = print_problems(self._console, view, watch.checks(), self._api)
+        return 0 if found and _is_complete(found) and not wrong else 1
 
-    def _change_while_watched(self, watch: Watch) -> Change:
-        with self._transaction() as late, self._transaction() as prompt:
-            change = choose(late.cursor())
-            first, second = change.split(LATE_CUSTOMERS, LATE_ORDERS)
-            write(late.cursor(), first)
-            write(prompt.cursor(), second)
-            prompt.commit()
+    def _change_while_watched(self, watch: Watch, show: Show) -> Change:
+        with self._transaction() as early, self._transaction() as later:
+            change = choose(early.cursor())
+            late, prompt = change.split(LATE_CUSTOMERS)
+            write(early.cursor(), late)
+            write(later.cursor(), prompt)
+            later.commit()
             self._say(
-                f"Changed {len(second.customers)} customers and added {len(second.orders)} orders."
+                f"Changed {len(prompt.customers)} customers and added {len(prompt.orders)} orders."
                 " Waiting for new_data_sensor, which looks every minute."
             )
-            self._watch_until(watch, lambda view: any(run.is_over for run in view.runs))
-            late.commit()
+            self._watch_until(watch, lambda view: any(run.is_over for run in view.runs), show)
+            early.commit()
         self._say(
-            f"Committed {len(first.customers)} more customers and {len(first.orders)} more orders,"
+            f"Committed {len(late.customers)} more customers and {len(late.orders)} more orders,"
             " late: their time stamps are older than those that were read meanwhile."
         )
         return change
 
-    def _watch_arrival(self, watch: Watch, change: Change) -> tuple[View, Sequence[Arrival]]:
+    def _watch_arrival(
+        self, watch: Watch, show: Show, change: Change
+    ) -> tuple[View, Sequence[Arrival]]:
         with self._transaction() as connection:
             recent = _recent_orders(connection.cursor())
         found: list[Arrival] = []
@@ -102,22 +106,21 @@ class _Session:
         def has_arrived(view: View) -> bool:
             if view.is_quiet:
                 found[:] = arrivals(self._variables, change, recent)
-            return view.is_quiet and all(arrival.is_complete for arrival in found)
+            return view.is_quiet and _is_complete(found)
 
-        return self._watch_until(watch, has_arrived), found
+        return self._watch_until(watch, has_arrived, show), found
 
-    def _watch_until(self, watch: Watch, is_so: Callable[[View], bool]) -> View:
-        with progress(self._console) as show:
-            while True:
-                view = watch.look()
-                show(view)
-                if is_so(view):
-                    return view
-                if time.monotonic() > self._deadline:
-                    raise TransientError(
-                        f"The change did not arrive in time: look at the runs at {self._api.url}"
-                    )
-                time.sleep(2)
+    def _watch_until(self, watch: Watch, is_so: Callable[[View], bool], show: Show) -> View:
+        """Looks until it is so, or until there is no time left."""
+        while True:
+            view = watch.look()
+            show(view)
+            if is_so(view):
+                return view
+            if time.monotonic() > self._deadline:
+                self._say("The change did not arrive in time.")
+                return view
+            time.sleep(2)
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
@@ -135,6 +138,14 @@ class _Session:
         self._console.print(text, soft_wrap=True, highlight=False)
 
 
+def _silent(_view: View) -> None:
+    """Nothing is worth showing yet."""
+
+
+def _is_complete(found: Sequence[Arrival]) -> bool:
+    return all(arrival.is_complete for arrival in found)
+
+
 def choose(cursor: Cursor) -> Change:
     """Customers with nothing wrong about them, those that were changed longest ago first."""
     clean = [number for number in range(1, LAST_CUSTOMER_ID + 1) if is_clean(number)]
@@ -146,7 +157,8 @@ def choose(cursor: Cursor) -> Change:
     customers = [customer for (customer,) in cursor.fetchall()]
     cursor.execute("SELECT now(), max(order_id) FROM public.orders")
     [(began, last)] = cursor.fetchall()
-    return Change(began, customers, range(last + 1, last + 1 + NEW_ORDERS))
+    buyers = customers[::_CUSTOMERS_PER_ORDER]
+    return Change(began, customers, dict(enumerate(buyers, start=last + 1)))
 
 
 def write(cursor: Cursor, change: Change) -> None:
@@ -160,7 +172,7 @@ def write(cursor: Cursor, change: Change) -> None:
         cursor,
         "INSERT INTO public.orders (order_id, customer_id, order_date, status, quantity,"
         " total_amount, currency, created_at, updated_at) VALUES %s",
-        [_order(*ids) for ids in zip(change.orders, change.customers, strict=False)],
+        [_order(*ids) for ids in change.orders.items()],
         template="(%s, %s, %s, 'pending', 1, %s, %s, now(), now())",
     )
 

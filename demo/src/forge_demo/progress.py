@@ -15,6 +15,7 @@ from forge_demo.watch import ROW_COUNT, AssetProgress, View
 
 _STYLES = {"running": "yellow", "done": "green", "failed": "bold red"}
 
+_AT_REST = frozenset({"waiting", "kept"})
 _FILE_WIDTH = 140
 
 Show = Callable[[View], None]
@@ -47,7 +48,8 @@ def _plain(console: Console, started: float) -> Show:
 
     def show(view: View) -> None:
         for item in view.assets:
-            if states.get(item.asset.name, "waiting") != item.state:
+            known = states.get(item.asset.name)
+            if item.state != known and item.state not in _AT_REST:
                 console.print(_line(item, time.monotonic() - started), soft_wrap=True)
             states[item.asset.name] = item.state
 

@@ -15,7 +15,7 @@ from forge_demo import source
 from forge_demo.dagster_api import DagsterApi
 from forge_demo.landing_files import write_landing_files
 from forge_demo.ports import HOST, is_open
-from forge_demo.postmaster import postmaster, stop_postmaster
+from forge_demo.postgres import cheapen_logins, postmaster, stop_postmaster
 from forge_demo.settings import (
     INSTANCE_DATABASE,
     SERVING_DATABASE,
@@ -148,6 +148,7 @@ class Servers:
         self.supervisor.start("daemon", [str(_BIN / "dagster-daemon"), "run", *workspace])
 
     def _prepare_databases(self) -> None:
+        cheapen_logins(self.postgres.connection())
         for name in (INSTANCE_DATABASE, SERVING_DATABASE):
             self.postgres.create_database(name)
         if source.load(self.postgres.create_database(SOURCE_DATABASE)):

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from forge_demo.dagster_api import Asset, Check, DagsterApi, Materialization, Run, RunDetails
+from forge_demo.dagster_api import Asset, Check, DagsterApi, Materialization, Run, RunDetails, Tick
 
 ROW_COUNT = "dagster/row_count"
 _BLIND_SECONDS = 60
@@ -64,30 +64,29 @@ class View:
 
 @dataclass
 class Watch:
-    """Looks at the runs that were created after a moment."""
+    """Looks at the runs that were created after a moment.
+
+    While runs are going on only they are asked about: every question costs the webserver time
+    that the runs could use.
+    """
 
     api: DagsterApi
     since: float
+    _assets: Sequence[Asset] = ()
     _ended: dict[str, RunDetails] = field(default_factory=dict)
 
     def look(self) -> View:
         """The platform now."""
         runs = self.api.runs(self.since)
-        assets = sorted(self.api.assets(), key=lambda asset: (asset.location, asset.name))
-        details = {run.id: self._details(run, assets) for run in runs if not run.is_waiting}
-        ticks = [
-            tick
-            for location in {asset.location for asset in assets if asset.is_automated}
-            for tick in self.api.automation_ticks(location)
-        ]
-        moment = max([self.since, *(run.ended or 0 for run in runs)])
-        looked = all(tick and tick.is_over and tick.started > moment for tick in ticks)
-        # Where a code server had to change its port, Dagster does not find its evaluations.
-        looked = looked or (None in ticks and time.time() - moment > _BLIND_SECONDS)
+        is_idle = all(run.is_over for run in runs)
+        if is_idle or not self._assets:
+            self._assets = sorted(self.api.assets(), key=lambda asset: (asset.location, asset.name))
+        ticks = self._automation_ticks() if is_idle else []
+        details = {run.id: self._details(run) for run in runs if not run.is_waiting}
         return View(
-            assets=[_progress(asset, runs, details) for asset in assets],
+            assets=[_progress(asset, runs, details) for asset in self._assets],
             runs=runs,
-            is_quiet=looked and self._is_idle(runs),
+            is_quiet=is_idle and self._looked_since(runs, ticks) and self._stays_idle(runs),
             automation_errors=[tick.error for tick in ticks if tick and tick.error],
         )
 
@@ -95,19 +94,27 @@ class Watch:
         """All checks with their newest result."""
         return self.api.checks()
 
-    def _is_idle(self, runs: Sequence[Run]) -> bool:
-        """Whether nothing runs; automation may have launched something since we looked first."""
-        return (
-            all(run.is_over for run in runs)
-            and not self.api.has_backfills()
-            and len(self.api.runs(self.since)) == len(runs)
-        )
+    def _automation_ticks(self) -> list[Tick | None]:
+        locations = {asset.location for asset in self._assets if asset.is_automated}
+        return [tick for location in locations for tick in self.api.automation_ticks(location)]
 
-    def _details(self, run: Run, assets: Sequence[Asset]) -> RunDetails:
+    def _looked_since(self, runs: Sequence[Run], ticks: Sequence[Tick | None]) -> bool:
+        """Whether automation has looked at everything that the runs did."""
+        moment = max([self.since, *(run.ended or 0 for run in runs)])
+        if all(tick and tick.is_over and tick.started > moment for tick in ticks):
+            return True
+        # Where a code server had to change its port, Dagster does not find its evaluations.
+        return None in ticks and time.time() - moment > _BLIND_SECONDS
+
+    def _stays_idle(self, runs: Sequence[Run]) -> bool:
+        """Whether automation, when it looked, has not started anything."""
+        return not self.api.has_backfills() and len(self.api.runs(self.since)) == len(runs)
+
+    def _details(self, run: Run) -> RunDetails:
         if run.id in self._ended:
             return self._ended[run.id]
         # A thousand materialisations are too many to ask for every second.
-        is_large = any(asset.partitions > 1 and run.makes(asset) for asset in assets)
+        is_large = any(asset.partitions > 1 and run.makes(asset) for asset in self._assets)
         details = self.api.details(run.id, materializations=run.is_over or not is_large)
         if run.is_over:
             self._ended[run.id] = details
