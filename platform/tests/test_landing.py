@@ -755,16 +755,16 @@ def big_file(name: str) -> tuple[bytes, int]:
 def test_one_bad_row_among_a_hundred_thousand(landing: Landing, name: str) -> None:
     content, bad_line = big_file(name)
     landing.drop(name, content)
-    begin = time.monotonic()
+    begin = time.process_time()
     found = landing.load()
-    seconds = time.monotonic() - begin
+    seconds = time.process_time() - begin
     assert found.rows.height == BIG - 1
     assert 77_777 not in set(found.ids)
     line, reason, text = found.only_rejection()
     assert line == bad_line
     assert "updated_at" in reason
     assert "user77777@example.org" in text
-    assert seconds < 15  # two at most, on a machine with nothing else to do
+    assert seconds < 10  # of the processor; two on a machine with nothing else to do
 
 
 MEMORY = """
