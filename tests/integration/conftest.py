@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
 import dagster as dg
-import psycopg2
 import pytest
-from whole_platform import Platform, copy_database, database_variables, started
+from whole_platform import Platform, connected, copy_database, database_variables, started
 
 from forge_demo import landing_files, rates_api, source
 from forge_platform.testing import EmbeddedPostgres
@@ -40,7 +38,7 @@ def small_source(postgres: EmbeddedPostgres) -> str:
     """The database with a small source, to be copied."""
     name = "small_source"
     statements = Path(__file__).with_name("small_source.sql").read_text()
-    with closing(psycopg2.connect(**postgres.create_database(name))) as connection, connection:
+    with connected(postgres.create_database(name)) as connection:
         connection.cursor().execute(statements)
     return name
 

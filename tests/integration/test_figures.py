@@ -4,50 +4,24 @@ from __future__ import annotations
 
 import gzip
 import io
-from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import polars as pl
-import psycopg2
 import pytest
 from polars.testing import assert_frame_equal
 from psycopg2 import sql
-from whole_platform import Platform
+from whole_platform import Platform, connected, query, select_like
 
-from forge_platform.testing import EmbeddedPostgres
+from forge_platform.testing import ConnectionParameters, EmbeddedPostgres
 
 CDNOW = Path(__file__).parents[2] / "demo" / "data" / "CDNOW_master.txt.gz"
 FIRST_DAY, LAST_DAY = "2024-01-01", "2025-07-10"  # 11 days longer than there are orders
 
 INPUTS = """
-SET TimeZone = 'UTC';
 CREATE TABLE cdnow (order_id bigserial PRIMARY KEY, line text NOT NULL);
 CREATE TABLE rate (date date, currency text, usd_per_unit numeric(18, 8));
 """
-
-
-@dataclass(frozen=True)
-class Figures:
-    """What must come out, from a database that knows the file and the rules."""
-
-    connection: Any
-
-    def query(self, statement: str) -> list[tuple[Any, ...]]:
-        with self.connection.cursor() as cursor:
-            cursor.execute(statement)
-            return list(cursor.fetchall())
-
-    def like(self, frame: pl.DataFrame, *view: str) -> pl.DataFrame:
-        """The view's rows in the frame's columns and types."""
-        names = sql.SQL(", ").join(map(sql.Identifier, frame.columns))
-        statement = sql.SQL("SELECT {} FROM {}").format(names, sql.Identifier(*view))
-        with self.connection.cursor() as cursor:
-            cursor.execute(statement)
-            return pl.DataFrame(cursor.fetchall(), schema=frame.schema, orient="row")
 
 
 @pytest.fixture(scope="module")
@@ -57,25 +31,26 @@ def done(platform: Platform) -> Platform:
 
 
 @pytest.fixture(scope="module")
-def figures(postgres: EmbeddedPostgres, done: Platform) -> Iterator[Figures]:
+def figures(postgres: EmbeddedPostgres, done: Platform) -> ConnectionParameters:
+    """The database that knows the file and the rules, and so what must come out."""
     parameters = postgres.create_database("figures")
-    with closing(psycopg2.connect(**parameters)) as connection, connection.cursor() as cursor:
+    with connected(parameters) as connection, connection.cursor() as cursor:
         cursor.execute(INPUTS)
         with gzip.open(CDNOW) as lines:
             cursor.copy_expert("COPY cdnow (line) FROM STDIN (FORMAT csv, HEADER)", lines)
         rates = done.rows("ingestion.exchange_rates").write_csv(include_header=False)
         cursor.copy_expert("COPY rate FROM STDIN (FORMAT csv)", io.StringIO(rates))
         cursor.execute(Path(__file__).with_name("figures.sql").read_text())
-        yield Figures(connection)
+    return parameters
 
 
 def assert_same(actual: pl.DataFrame, expected: pl.DataFrame, *key: str) -> None:
     assert_frame_equal(actual.sort(key), expected.sort(key), check_exact=True)
 
 
-def test_the_independent_computation_knows_the_published_totals(figures: Figures) -> None:
+def test_the_computation_knows_the_published_totals(figures: ConnectionParameters) -> None:
     totals = "SELECT count(*), count(DISTINCT customer_id), sum(total_amount) FROM raw_orders"
-    assert figures.query(totals) == [(69_659, 23_570, Decimal("2500315.63"))]
+    assert query(figures, totals) == [(69_659, 23_570, Decimal("2500315.63"))]
 
 
 @pytest.mark.parametrize(
@@ -95,21 +70,22 @@ def test_the_independent_computation_knows_the_published_totals(figures: Figures
     ],
 )
 def test_every_row(
-    done: Platform, figures: Figures, table: str, rows: int, key: tuple[str, ...]
+    done: Platform, figures: ConnectionParameters, table: str, rows: int, key: tuple[str, ...]
 ) -> None:
     """Every value of every row, but those that say when or where in a file."""
     actual = done.rows(table).drop(
         "_source_line", "_processing_run_id", "_processed_at", strict=False
     )
     assert actual.height == rows
-    assert_same(actual, figures.like(actual, table.partition(".")[2]), *key)
+    assert_same(actual, select_like(figures, sql.Identifier(table.partition(".")[2]), actual), *key)
 
 
-def test_rates_follow_their_formula(done: Platform, figures: Figures) -> None:
+def test_rates_follow_their_formula(done: Platform, figures: ConnectionParameters) -> None:
     """To the last decimal but one: sines differ between mathematical libraries."""
-    [(rates, furthest)] = figures.query(
+    [(rates, furthest)] = query(
+        figures,
         "SELECT count(*), max(abs(rate.usd_per_unit - exchange_rates.usd_per_unit))"
-        " FROM rate JOIN exchange_rates USING (date, currency)"
+        " FROM rate JOIN exchange_rates USING (date, currency)",
     )
     assert rates == done.rows("ingestion.exchange_rates").height > 3_000
     assert furthest <= Decimal("0.00000001")
@@ -157,8 +133,7 @@ def test_reasons_are_counted(done: Platform) -> None:
 
 def test_the_serving_copy_is_the_table(done: Platform) -> None:
     metrics = done.rows("customers.customer_metrics")
-    with closing(psycopg2.connect(**done.serving)) as connection:
-        served = Figures(connection).like(metrics, "serving", "customer_metrics")
+    served = select_like(done.serving, sql.Identifier("serving", "customer_metrics"), metrics)
     assert_same(served, metrics, "customer_id")
 
 

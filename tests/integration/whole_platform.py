@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
@@ -19,6 +19,9 @@ import ingestion.definitions
 import orders.definitions
 from forge_platform import IcebergResource
 from forge_platform.testing import ConnectionParameters, EmbeddedPostgres
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection  # noqa: N812
 
 
 def ingestion_job() -> dg.JobDefinition:
@@ -90,19 +93,28 @@ class Platform:
 
     def execute(self, statement: str, *values: object) -> None:
         """Changes the source."""
-        with closing(psycopg2.connect(**self.source)) as connection, connection:
-            connection.cursor().execute(statement, values)
+        with connected(self.source) as connection, connection.cursor() as cursor:
+            cursor.execute(statement, values)
+
+    def query(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """Asks the source."""
+        return query(self.source, statement, *values)
 
     def rows(self, table: str) -> pl.DataFrame:
         """A table, as a data frame."""
         return self.iceberg.view(table).read()
 
-    def metadata(self, asset: str) -> dict[str, Any]:
-        """The metadata of an asset's last materialisation."""
+    def materialisation(self, asset: str) -> dg.AssetMaterialization:
+        """An asset's last materialisation."""
         event = self.instance.get_latest_materialization_event(dg.AssetKey(asset))
         assert event is not None
         assert event.asset_materialization is not None
-        return {name: value.value for name, value in event.asset_materialization.metadata.items()}
+        return event.asset_materialization
+
+    def metadata(self, asset: str) -> dict[str, Any]:
+        """The metadata of an asset's last materialisation."""
+        metadata = self.materialisation(asset).metadata
+        return {name: value.value for name, value in metadata.items()}
 
 
 def days(first: str, last: str) -> dict[str, str]:
@@ -179,3 +191,30 @@ def copy_database(server: EmbeddedPostgres, original: str, copy: str) -> Connect
         names = (sql.Identifier(copy), sql.Identifier(original))
         connection.cursor().execute(statement.format(*names))
     return server.connection(copy)
+
+
+@contextmanager
+def connected(parameters: ConnectionParameters) -> Iterator[Connection]:
+    """A connection and its transaction, in UTC: committed at the end, closed in any case."""
+    connection = psycopg2.connect(**parameters, options="-c TimeZone=UTC")
+    with closing(connection), connection:
+        yield connection
+
+
+def query(
+    parameters: ConnectionParameters, statement: str, *values: object
+) -> list[tuple[Any, ...]]:
+    """The rows of a query."""
+    with connected(parameters) as connection, connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        return list(cursor.fetchall())
+
+
+def select_like(
+    parameters: ConnectionParameters, relation: sql.Identifier, frame: pl.DataFrame
+) -> pl.DataFrame:
+    """A PostgreSQL table or view in the columns and types of a frame."""
+    names = sql.SQL(", ").join(map(sql.Identifier, frame.columns))
+    with connected(parameters) as connection, connection.cursor() as cursor:
+        cursor.execute(sql.SQL("SELECT {} FROM {}").format(names, relation))
+        return pl.DataFrame(cursor.fetchall(), schema=frame.schema, orient="row")
