@@ -82,7 +82,8 @@ class RatesApi:
             page = int(query.get("page", ["1"])[0])
         except ValueError as error:
             return _error(HTTPStatus.BAD_REQUEST, str(error))
-        return self._refusal(page) or _page(_days(start, end), page)
+        answer = _page(_days(start, end), page)
+        return self._refusal(page) or answer if answer.status is HTTPStatus.OK else answer
 
     def _refusal(self, page: int) -> Answer | None:
         with self._lock:
