@@ -53,6 +53,8 @@ def _interrupt(_number: int, _frame: object) -> None:
 def _run(servers: Servers, *, once: bool, limit: float) -> int:
     with servers.running():
         servers.api.launch(*FIRST_JOB)
+        # Only now: sensors then find the first run in the queue and request no other.
+        servers.start_daemon()
         servers.say(
             f"launched {FIRST_JOB[1]}; everything else follows by itself. UI: {servers.api.url}"
         )

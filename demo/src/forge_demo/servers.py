@@ -93,6 +93,10 @@ class Servers:
                 )
             time.sleep(0.2)
 
+    def start_daemon(self) -> None:
+        """Starts what dequeues runs and evaluates schedules, sensors and automation."""
+        self._start_dagster("dagster-daemon", "run")
+
     def say(self, text: str) -> None:
         """Prints a step with the time since the start."""
         elapsed = time.time() - self.started
@@ -111,8 +115,8 @@ class Servers:
         self._prepare_databases()
         ports = [self.ports.rates, *self.ports.code_servers.values()]
         self.wait_for("code server", lambda: all(map(is_open, ports)), START_SECONDS)
-        self.say("starting the Dagster webserver and daemon")
-        self._start_dagster()
+        self.say("starting the Dagster webserver")
+        self._start_dagster("dagster-webserver", "-h", HOST, "-p", str(self.ports.webserver))
         self.wait_for("Dagster webserver", lambda: is_open(self.ports.webserver), START_SECONDS)
         self.wait_for("loaded workspace", self._is_loaded, START_SECONDS)
         self.say(f"the code locations {', '.join(self.ports.code_servers)} are loaded")
@@ -140,12 +144,10 @@ class Servers:
         command = [sys.executable, "-m", "forge_demo.rates_api", "--port", str(self.ports.rates)]
         self.supervisor.start("rates_api", [*command, "--docs", str(ROOT / "docs")])
 
-    def _start_dagster(self) -> None:
+    def _start_dagster(self, program: str, *arguments: str) -> None:
         workspace = ["-w", str(workspace_file(self.state))]
-        port = str(self.ports.webserver)
-        webserver = [str(_BIN / "dagster-webserver"), "-h", HOST, "-p", port]
-        self.supervisor.start("webserver", [*webserver, *workspace])
-        self.supervisor.start("daemon", [str(_BIN / "dagster-daemon"), "run", *workspace])
+        name = program.removeprefix("dagster-")
+        self.supervisor.start(name, [str(_BIN / program), *arguments, *workspace])
 
     def _prepare_databases(self) -> None:
         cheapen_logins(self.postgres.connection())

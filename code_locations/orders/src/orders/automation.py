@@ -44,10 +44,10 @@ def restated_days_sensor(
     context: dg.SensorEvaluationContext, iceberg: IcebergResource
 ) -> dg.SensorResult | dg.SkipReason:
     """Compares the snapshot of the orders with the one that the summaries have seen."""
-    if iceberg.find(DAILY) is None:
+    seen = int(context.cursor) if context.cursor else iceberg.inputs(DAILY).get(ENRICHED)
+    if seen is None:
         return dg.SkipReason("The daily summary was never made; its own automation makes it.")
     view = iceberg.view(ENRICHED)
-    seen = int(context.cursor) if context.cursor else iceberg.inputs(DAILY).get(ENRICHED)
     if view.snapshot_id == seen:
         return dg.SkipReason("No order has changed.")
     changes = view.changes_since(seen)
