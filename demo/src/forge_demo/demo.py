@@ -7,7 +7,7 @@ import time
 
 from forge_demo.progress import make_console, progress
 from forge_demo.report import print_problems, print_report
-from forge_demo.servers import Servers
+from forge_demo.servers import Servers, clear_leftovers
 from forge_demo.settings import Ports
 from forge_demo.state import DemoState
 from forge_demo.watch import View, Watch
@@ -28,6 +28,8 @@ def run_demo(state: DemoState, port: int, *, once: bool, limit: float) -> int:
     console = make_console()
     _stop_on_signals()
     with state.lock():
+        if clear_leftovers(state):
+            console.print("Stopped processes that a killed demo had left.")
         ports = Ports.choose(state, port)
         if ports.webserver != port:
             console.print(f"Port {port} is taken: the UI will be at port {ports.webserver}.")

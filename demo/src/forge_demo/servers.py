@@ -36,6 +36,13 @@ FIRST_JOB = ("ingestion", "ingestion_job")
 _BIN = Path(sys.executable).parent
 
 
+def clear_leftovers(state: DemoState) -> bool:
+    """Stops what a demo that was killed has left; tells whether there was anything."""
+    found = stop_processes(state.folder)
+    stop_postmaster(state.postgres)
+    return found > 0
+
+
 @dataclass
 class Servers:
     """Starts and stops the platform's servers and what they need."""
@@ -103,7 +110,6 @@ class Servers:
         self.console.print(f"{elapsed:6.1f} s  {text}", soft_wrap=True, highlight=False)
 
     def _start(self) -> None:
-        self._clear_leftovers()
         self.state.write_env(self._environment)
         write_dagster_home(self.state, self.ports)
         write_landing_files(self.state.landing)
@@ -127,11 +133,6 @@ class Servers:
         self.api.close()
         self.supervisor.stop()
         self.postgres.stop()
-        stop_postmaster(self.state.postgres)
-
-    def _clear_leftovers(self) -> None:
-        if stop_processes(self.state.folder):
-            self.say("stopped processes that a killed demo had left")
         stop_postmaster(self.state.postgres)
 
     def _start_code_servers(self) -> None:
