@@ -55,35 +55,9 @@ class Platform:
     iceberg: IcebergResource
     variables: Mapping[str, str]
 
-    def run(
-        self,
-        location: str,
-        *,
-        partition_key: str | None = None,
-        tags: Mapping[str, str] | None = None,
-        retries: bool = False,
-        run_config: Mapping[str, Any] | None = None,
-        **options: Any,
-    ) -> dg.JobExecutionResult:
-        """Runs a location's job as its code server would, in this process.
-
-        Args:
-            location: the code location.
-            partition_key: day of the daily summary.
-            tags: further tags of the run.
-            retries: whether steps are retried, as they are in production.
-            run_config: configuration of the assets.
-            options: those of ``dagster.execute_job``.
-        """
-        partition = {"dagster/partition": partition_key} if partition_key else {}
-        retry_mode: Mapping[str, Any] = {"enabled" if retries else "disabled": {}}
-        return dg.execute_job(
-            dg.reconstructable(JOBS[location]),
-            self.instance,
-            run_config={"execution": {"config": {"retries": retry_mode}}, **(run_config or {})},
-            tags={**partition, **(tags or {})},
-            **{"raise_on_error": True, **options},
-        )
+    def run(self, location: str, **options: Any) -> dg.JobExecutionResult:
+        """Runs a location's job; ``options`` are those of ``run_job``."""
+        return run_job(self.instance, location, **options)
 
     def run_all(self, first_day: str = "2024-01-01", last_day: str = "2024-01-01") -> None:
         """Runs the three jobs, one after the other, with some days of the daily summary."""
@@ -117,6 +91,38 @@ class Platform:
         return {name: value.value for name, value in metadata.items()}
 
 
+def run_job(
+    instance: dg.DagsterInstance,
+    location: str,
+    *,
+    partition_key: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    retries: bool = False,
+    run_config: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> dg.JobExecutionResult:
+    """Runs a location's job as a run of its own would, in this process.
+
+    Args:
+        instance: the Dagster instance.
+        location: the code location.
+        partition_key: day of the daily summary.
+        tags: further tags of the run.
+        retries: whether steps are retried, as they are in production.
+        run_config: configuration of the assets.
+        options: those of ``dagster.execute_job``.
+    """
+    partition = {"dagster/partition": partition_key} if partition_key else {}
+    retry_mode: Mapping[str, Any] = {"enabled" if retries else "disabled": {}}
+    return dg.execute_job(
+        dg.reconstructable(JOBS[location]),
+        instance,
+        run_config={"execution": {"config": {"retries": retry_mode}}, **(run_config or {})},
+        tags={**partition, **(tags or {})},
+        **{"raise_on_error": True, **options},
+    )
+
+
 def days(first: str, last: str) -> dict[str, str]:
     """Tags of a run that makes some days of the daily summary."""
     return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
@@ -145,12 +151,17 @@ def started(
             serving=_parameters("SERVING_DB", variables),
             landing=folder / "landing",
             exports=folder / "exports",
-            iceberg=IcebergResource(
-                catalog_uri=variables["ICEBERG_CATALOG_URI"],
-                warehouse_path=variables["ICEBERG_WAREHOUSE"],
-            ),
+            iceberg=open_iceberg(variables),
             variables=variables,
         )
+
+
+def open_iceberg(variables: Mapping[str, str]) -> IcebergResource:
+    """The catalog that the variables name, opened anew."""
+    return IcebergResource(
+        catalog_uri=variables["ICEBERG_CATALOG_URI"],
+        warehouse_path=variables["ICEBERG_WAREHOUSE"],
+    )
 
 
 def _local(folder: Path) -> dict[str, str]:
