@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from forge_demo.dagster_api import DagsterApi, Run
+from forge_demo.demo import unfinished_runs
 from forge_demo.ports import HOST, free_ports
 from forge_demo.progress import progress
 from forge_demo.report import print_report, problems
@@ -201,6 +202,18 @@ def test_progress_outside_a_terminal_is_a_line_per_change(watched: Watched) -> N
     assert "good" in line
     assert "6 rows" in line
     assert [line.split()[-1] for line in watched.shown if " bad " in line][-1] == "failed"
+
+
+def test_run_that_did_not_end_well_is_found_and_repeated(api: DagsterApi, watched: Watched) -> None:
+    assert unfinished_runs(api, watched.run.created) == []
+    assert unfinished_runs(api, time.time()) == [watched.run]
+    moment = time.time()
+    repeated = api.repeat(watched.run)
+    [again] = api.runs(moment)
+    assert again.id == repeated != watched.run.id
+    assert again.job == watched.run.job
+    assert unfinished_runs(api, time.time() + 1) == [again]
+    assert [run.status for run in api.runs(moment)] == ["CANCELED"]
 
 
 def test_runs_before_the_moment_are_not_watched(api: DagsterApi) -> None:

@@ -191,9 +191,10 @@ class DagsterApi:
         ]
         return [_tick(state["ticks"]) for state in states if state["status"] == "RUNNING"]
 
-    def has_backfills(self) -> bool:
-        """Whether a backfill is going on."""
-        return bool(self._ask(queries.BACKFILLS)["partitionBackfillsOrError"]["results"])
+    def backfills(self) -> list[list[str]]:
+        """The backfills that are going on, each as the states of its runs."""
+        backfills = self._ask(queries.BACKFILLS)["partitionBackfillsOrError"]["results"]
+        return [[run["status"] for run in backfill["runs"]] for backfill in backfills]
 
     def launch(self, location: str, job: str) -> str:
         """Launches a job and returns the run's id.
@@ -206,10 +207,15 @@ class DagsterApi:
             "repositoryName": REPOSITORY,
             "jobName": job,
         }
-        result = self._ask(queries.LAUNCH, selector=selector)["launchRun"]
-        if "run" not in result:
-            raise PermanentError(f"{job} could not be launched: {result.get('message', result)}")
-        return str(result["run"]["runId"])
+        return _launched(job, self._ask(queries.LAUNCH, selector=selector)["launchRun"])
+
+    def repeat(self, run: Run) -> str:
+        """Launches a run again, with the same assets and partitions, and returns its id.
+
+        Raises:
+            PermanentError: Dagster does not want to.
+        """
+        return _launched(run.job, self._ask(queries.REPEAT, id=run.id)["launchRunReexecution"])
 
     def cancel(self, run_ids: Sequence[str]) -> None:
         """Writes off runs whose processes are gone."""
@@ -235,6 +241,12 @@ class DagsterApi:
             raise PermanentError(f"The Dagster webserver refuses a query: {answer['errors']}")
         data: dict[str, Any] = answer["data"]
         return data
+
+
+def _launched(job: str, result: Mapping[str, Any]) -> str:
+    if "run" not in result:
+        raise PermanentError(f"{job} could not be launched: {result.get('message', result)}")
+    return str(result["run"]["runId"])
 
 
 def _asset(node: Mapping[str, Any]) -> Asset:

@@ -124,7 +124,7 @@ query Automation($selector: RepositorySelector!) {
 BACKFILLS = """
 {
   partitionBackfillsOrError(status: REQUESTED) {
-    ... on PartitionBackfills { results { id } }
+    ... on PartitionBackfills { results { runs { status } } }
   }
 }
 """
@@ -132,6 +132,15 @@ BACKFILLS = """
 LAUNCH = """
 mutation Launch($selector: JobOrPipelineSelector!) {
   launchRun(executionParams: {selector: $selector}) {
+    ... on LaunchRunSuccess { run { runId } }
+    ... on Error { message }
+  }
+}
+"""
+
+REPEAT = """
+mutation Repeat($id: String!) {
+  launchRunReexecution(reexecutionParams: {parentRunId: $id, strategy: ALL_STEPS}) {
     ... on LaunchRunSuccess { run { runId } }
     ... on Error { message }
   }

@@ -126,7 +126,6 @@ class Servers:
         self.wait_for("Dagster webserver", lambda: is_open(self.ports.webserver), START_SECONDS)
         self.wait_for("loaded workspace", self._is_loaded, START_SECONDS)
         self.say(f"the code locations {', '.join(self.ports.code_servers)} are loaded")
-        self._write_off_lost_runs()
 
     def _stop(self) -> None:
         self.say("stopping")
@@ -166,10 +165,3 @@ class Servers:
             if error:
                 raise PermanentError(f"The code location {location} does not load: {error}")
         return loaded.keys() == self.ports.code_servers.keys()
-
-    def _write_off_lost_runs(self) -> None:
-        """A run of an earlier demo that was stopped in the middle would count as going on."""
-        lost = [run for run in self.api.runs() if not run.is_over and run.created < self.started]
-        if lost:
-            self.api.cancel([run.id for run in lost])
-            self.say(f"cancelled {len(lost)} runs that an earlier demo did not finish")

@@ -7,7 +7,16 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from forge_demo.dagster_api import Asset, Check, DagsterApi, Materialization, Run, RunDetails, Tick
+from forge_demo.dagster_api import (
+    ENDED,
+    Asset,
+    Check,
+    DagsterApi,
+    Materialization,
+    Run,
+    RunDetails,
+    Tick,
+)
 
 ROW_COUNT = "dagster/row_count"
 _BLIND_SECONDS = 60
@@ -108,7 +117,12 @@ class Watch:
 
     def _stays_idle(self, runs: Sequence[Run]) -> bool:
         """Whether automation, when it looked, has not started anything."""
-        return not self.api.has_backfills() and len(self.api.runs(self.since)) == len(runs)
+        is_filled = all(asset.is_made for asset in self._assets)
+        # The daemon needs up to 30 s to notice that a backfill has nothing more to do.
+        done = all(
+            is_filled and states and ENDED.issuperset(states) for states in self.api.backfills()
+        )
+        return done and len(self.api.runs(self.since)) == len(runs)
 
     def _details(self, run: Run) -> RunDetails:
         if run.id in self._ended:
