@@ -98,50 +98,69 @@ class Variable:
     check: Callable[[str], None] = _not_blank
 
 
-_DATABASE = {
-    "HOST": ("host name", _not_blank),
-    "PORT": ("port", _port),
-    "USER": ("user", _not_blank),
-    "PASSWORD": ("password", _not_blank),
-    "NAME": ("database", _not_blank),
-}
+def database_variables(prefix: str, database: str = "database") -> Mapping[str, Variable]:
+    """The variables of a PostgreSQL database, by field of ``DatabaseResource``."""
+    return {
+        "host": Variable(f"{prefix}_HOST", f"host name of the {database}"),
+        "port": Variable(f"{prefix}_PORT", f"port of the {database}", _port),
+        "user": Variable(f"{prefix}_USER", f"user of the {database}"),
+        "password": Variable(f"{prefix}_PASSWORD", f"password of the {database}"),
+        "database": Variable(f"{prefix}_NAME", f"database of the {database}"),
+    }
+
+
+def store_variable(name: str, purpose: str = "a place for objects") -> Variable:
+    """The variable that holds the URI of an S3 prefix or a local folder."""
+    return Variable(name, purpose, _uri("file", "s3"))
+
+
+def api_variable(name: str, purpose: str = "an HTTP API") -> Variable:
+    """The variable that holds the URL of an HTTP API."""
+    return Variable(name, purpose, _uri("http", "https"))
+
 
 CATALOG_SCHEMES = ("sqlite", "postgresql", "http", "https", "glue")
+CATALOG_VARIABLES: Mapping[str, Variable] = {
+    "catalog_uri": Variable(
+        "ICEBERG_CATALOG_URI",
+        "Iceberg catalog: sqlite:///…, postgresql://…, https://… (REST) or glue://",
+        _uri(*CATALOG_SCHEMES),
+    ),
+    "warehouse_path": Variable(
+        "ICEBERG_WAREHOUSE",
+        "where table files live: file:///…, s3://bucket/prefix, or a REST warehouse's name",
+    ),
+}
+"""By field of ``IcebergResource``."""
 
 VARIABLES: Mapping[str, Variable] = {
     variable.name: variable
     for variable in (
-        *(
-            Variable(f"{prefix}_{part}", f"{what} of the {database}", check)
-            for prefix, database in (("DB", "source"), ("SERVING_DB", "serving copy"))
-            for part, (what, check) in _DATABASE.items()
-        ),
-        Variable(
-            "ICEBERG_CATALOG_URI",
-            "Iceberg catalog: sqlite:///…, postgresql://…, https://… (REST) or glue://",
-            _uri(*CATALOG_SCHEMES),
-        ),
-        Variable(
-            "ICEBERG_WAREHOUSE",
-            "where table files live: file:///…, s3://bucket/prefix, or a REST warehouse's name",
-        ),
-        Variable("LANDING_URI", "where customer files are dropped", _uri("file", "s3")),
-        Variable("EXPORT_URI", "where Parquet exports are written", _uri("file", "s3")),
-        Variable("EXCHANGE_RATES_URL", "the exchange-rate API", _uri("http", "https")),
+        *database_variables("DB", "source").values(),
+        *database_variables("SERVING_DB", "serving copy").values(),
+        *CATALOG_VARIABLES.values(),
+        store_variable("LANDING_URI", "where customer files are dropped"),
+        store_variable("EXPORT_URI", "where Parquet exports are written"),
+        api_variable("EXCHANGE_RATES_URL", "the exchange-rate API"),
     )
 }
 
 
 def check_variables(names: Iterable[str]) -> None:
-    """Checks that the variables are set and well formed; values are never shown.
+    """Checks that some of ``VARIABLES`` are set and well formed; see ``require``."""
+    require(VARIABLES[name] for name in names)
+
+
+def require(variables: Iterable[Variable]) -> None:
+    """Checks that variables are set and well formed; values are never shown.
 
     Raises:
         ConfigurationError: names every missing and every malformed variable at once.
     """
-    problems = [problem for name in names if (problem := _problem(VARIABLES[name]))]
+    problems = [problem for variable in variables if (problem := _problem(variable))]
     if problems:
         raise ConfigurationError(
-            "The environment is not complete. Set these variables and start again:\n"
+            "The environment is not complete. Set or correct these variables and start again:\n"
             + "\n".join(f"  - {problem}" for problem in problems)
         )
 

@@ -13,12 +13,19 @@ import dagster as dg
 
 from forge_platform.automation import automation_sensor, location_tags
 from forge_platform.contracts import CONTRACTS, IO_MANAGER_KEY, NAMESPACE, TableContract
-from forge_platform.environment import current_environment
+from forge_platform.environment import (
+    CATALOG_VARIABLES,
+    api_variable,
+    current_environment,
+    database_variables,
+    store_variable,
+)
 from forge_platform.errors import ConfigurationError
 from forge_platform.io_manager import IcebergIOManager
 from forge_platform.logs import LOGGERS
 from forge_platform.resources.api import ApiResource
 from forge_platform.resources.database import DatabaseResource
+from forge_platform.resources.from_environment import FromEnvironment
 from forge_platform.resources.iceberg import IcebergResource
 from forge_platform.resources.object_store import S3Resource
 
@@ -59,25 +66,29 @@ def build_definitions(  # noqa: PLR0913 - the sections of a table of contents
         jobs=jobs,
         schedules=schedules,
         sensors=[*sensors, automation_sensor(location)],
-        resources={**iceberg_resources(location), **(resources or {})},
+        resources=_resources(location, resources or {}),
         loggers=LOGGERS,
         # One process a run: a step costs no second start of the interpreter and its imports.
         executor=dg.in_process_executor,
     )
 
 
-def iceberg_resources(location: str) -> dict[str, Any]:
-    """The catalog and the IO manager of a location, as the environment configures them."""
+def _resources(location: str, others: Mapping[str, Any]) -> dict[str, Any]:
+    """A location's resources, with the catalog and the IO manager that all locations have.
+
+    Each one made from the environment checks the variables of all of them.
+    """
     environment = current_environment()
-    iceberg = IcebergResource(
-        catalog_uri=dg.EnvVar("ICEBERG_CATALOG_URI"),
-        warehouse_path=dg.EnvVar("ICEBERG_WAREHOUSE"),
-        namespace_prefix=environment.namespace_prefix,
-    )
+    prefix = {"namespace_prefix": environment.namespace_prefix}
+    iceberg = FromEnvironment(IcebergResource, CATALOG_VARIABLES, prefix)
+    found = {"iceberg": iceberg, **others}
+    waiting = {key: made for key, made in found.items() if isinstance(made, FromEnvironment)}
+    required = [variable for made in waiting.values() for variable in made.variables.values()]
+    resources = {**found, **{key: made.definition(required) for key, made in waiting.items()}}
     io_manager = IcebergIOManager(
-        iceberg=iceberg, namespace=location, write_mode=environment.write_mode
+        iceberg=resources["iceberg"], namespace=location, write_mode=environment.write_mode
     )
-    return {"iceberg": iceberg, IO_MANAGER_KEY: io_manager, "io_manager": io_manager}
+    return {**resources, IO_MANAGER_KEY: io_manager, "io_manager": io_manager}
 
 
 def _with_links(
@@ -130,22 +141,16 @@ def _described(location: str, spec: dg.AssetSpec) -> dg.AssetSpec:
     return owned.replace_attributes(freshness_policy=fresh)
 
 
-def database_resource(prefix: str) -> DatabaseResource:
+def database_resource(prefix: str) -> FromEnvironment:
     """A PostgreSQL database from the variables ``<prefix>_HOST``, ``<prefix>_PORT`` and so on."""
-    return DatabaseResource(
-        host=dg.EnvVar(f"{prefix}_HOST"),
-        port=dg.EnvVar.int(f"{prefix}_PORT"),
-        user=dg.EnvVar(f"{prefix}_USER"),
-        password=dg.EnvVar(f"{prefix}_PASSWORD"),
-        database=dg.EnvVar(f"{prefix}_NAME"),
-    )
+    return FromEnvironment(DatabaseResource, database_variables(prefix))
 
 
-def store_resource(variable: str) -> S3Resource:
+def store_resource(variable: str) -> FromEnvironment:
     """An S3 prefix or a local folder, from the variable that holds its URI."""
-    return S3Resource(uri=dg.EnvVar(variable))
+    return FromEnvironment(S3Resource, {"uri": store_variable(variable)})
 
 
-def api_resource(variable: str) -> ApiResource:
+def api_resource(variable: str) -> FromEnvironment:
     """An HTTP API, from the variable that holds its URL."""
-    return ApiResource(base_url=dg.EnvVar(variable))
+    return FromEnvironment(ApiResource, {"base_url": api_variable(variable)})
