@@ -69,6 +69,10 @@ COUNTS = {
         "FROM orders WHERE currency = 'USD'",
         "FROM cdnow.purchases WHERE id % 11 < 7",
     ),
+    "shipped orders": (
+        "FROM orders WHERE status = 'shipped' AND updated_at = created_at + interval '30 hours'",
+        "FROM cdnow.purchases WHERE line % 23 IN (2, 3)",
+    ),
     "delivered orders": (
         "FROM orders WHERE status = 'delivered'",
         "FROM cdnow.purchases WHERE line % 23 > 3",

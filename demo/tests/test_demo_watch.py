@@ -6,19 +6,19 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from forge_demo.dagster_api import DagsterApi, Run
+from forge_demo.dagster_api import Asset, DagsterApi, Materialization, Run, RunDetails, Step
 from forge_demo.demo import unfinished_runs
 from forge_demo.ports import HOST, free_ports
 from forge_demo.progress import progress
 from forge_demo.report import print_report, problems
 from forge_demo.supervisor import Supervisor
-from forge_demo.watch import ROW_COUNT, AssetProgress, View, Watch
+from forge_demo.watch import ROW_COUNT, AssetProgress, View, Watch, progress_of
 from forge_platform.errors import PermanentError, SourceUnavailable
 
 DEFINITIONS = """
@@ -74,6 +74,16 @@ run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordi
 telemetry: {enabled: false}
 """
 LOCATION = "things.py"
+EXAMPLE = Run(
+    id="example",
+    job="__ASSET_JOB",
+    location=LOCATION,
+    status="SUCCESS",
+    created=1,
+    started=1,
+    ended=2,
+    assets=frozenset({"daily"}),
+)
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +212,32 @@ def test_progress_outside_a_terminal_is_a_line_per_change(watched: Watched) -> N
     assert "good" in line
     assert "6 rows" in line
     assert [line.split()[-1] for line in watched.shown if " bad " in line][-1] == "failed"
+
+
+def test_step_that_makes_many_partitions_counts_once() -> None:
+    daily = Asset(
+        name="daily",
+        location=LOCATION,
+        step="daily",
+        is_automated=True,
+        jobs=frozenset(),
+        partitions=3,
+        made_partitions=3,
+    )
+    step = Step(key="daily", status="SUCCESS", seconds=2.0)
+    made = Materialization(asset="daily", step="daily", numbers={"rows_read": 6, ROW_COUNT: 3})
+    details = RunDetails(steps={"daily": step}, materializations=[made] * 3)
+    runs = [replace(EXAMPLE, id=name) for name in ("first", "second")]
+    item = progress_of(daily, runs, dict.fromkeys(("first", "second"), details))
+    assert item.numbers == {"rows_read": 12, ROW_COUNT: 3}
+    assert (item.steps, item.seconds, item.state) == (2, 4.0, "done")
+
+
+def test_runs_that_overlap_count_once() -> None:
+    times = [(20, 21), (1, 11), (6, 13), (None, 15), (30, None)]
+    runs = [replace(EXAMPLE, started=start, ended=end) for start, end in times]
+    view = View(assets=[], runs=runs, is_quiet=True, automation_errors=[])
+    assert view.run_seconds == 13
 
 
 def test_run_that_did_not_end_well_is_found_and_repeated(api: DagsterApi, watched: Watched) -> None:

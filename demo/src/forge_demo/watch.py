@@ -64,10 +64,10 @@ class View:
     def run_seconds(self) -> float:
         """For how long at least one run was going on."""
         total, last_end = 0.0, 0.0
-        for start, end in sorted((run.started, run.ended) for run in self.runs if run.is_over):
-            if start and end:
-                total += max(0.0, end - max(start, last_end))
-                last_end = max(last_end, end)
+        spans = [(run.started, run.ended) for run in self.runs if run.started and run.ended]
+        for start, end in sorted(spans):
+            total += max(0.0, end - max(start, last_end))
+            last_end = max(last_end, end)
         return total
 
 
@@ -93,7 +93,7 @@ class Watch:
         ticks = self._automation_ticks() if is_idle else []
         details = {run.id: self._details(run) for run in runs if not run.is_waiting}
         return View(
-            assets=[_progress(asset, runs, details) for asset in self._assets],
+            assets=[progress_of(asset, runs, details) for asset in self._assets],
             runs=runs,
             is_quiet=is_idle and self._looked_since(runs, ticks) and self._stays_idle(runs),
             automation_errors=[tick.error for tick in ticks if tick and tick.error],
@@ -135,9 +135,10 @@ class Watch:
         return details
 
 
-def _progress(
+def progress_of(
     asset: Asset, runs: Sequence[Run], details: Mapping[str, RunDetails]
 ) -> AssetProgress:
+    """What runs, oldest first, did to an asset; runs without details have not begun."""
     numbers: defaultdict[str, float] = defaultdict(float)
     seconds = []
     for run_details in details.values():
