@@ -55,6 +55,13 @@ def test_a_port_out_of_range_is_refused(monkeypatch: pytest.MonkeyPatch, port: s
         check_variables(["DB_PORT"])
 
 
+def test_a_malformed_port_in_a_uri_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, {"ICEBERG_CATALOG_URI": "postgresql://u:s3cret@db:x5432/catalog"})
+    with pytest.raises(ConfigurationError, match="a number as its port") as raised:
+        check_variables(["ICEBERG_CATALOG_URI"])
+    assert "x5432" not in str(raised.value)
+
+
 def test_an_unknown_environment_names_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     set_all(monkeypatch, {"FORGE_ENVIRONMENT": "production"})
     with pytest.raises(ConfigurationError, match="dev, staging, prod"):

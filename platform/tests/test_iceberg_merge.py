@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import random
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from urllib.parse import quote
@@ -16,7 +17,9 @@ from polars.testing import assert_frame_equal
 from pyiceberg.catalog import Catalog
 
 from forge_platform.errors import ConfigurationError, PermanentError, SchemaMismatch
+from forge_platform.iceberg import write
 from forge_platform.iceberg.catalog import open_catalog
+from forge_platform.iceberg.describe import describe
 from forge_platform.iceberg.merge import Scope
 from forge_platform.iceberg.state import state
 from forge_platform.iceberg.view import IcebergView, current_snapshot_id
@@ -266,6 +269,84 @@ def test_writers_at_once_are_serialised_and_nothing_is_lost(catalog: Catalog) ->
     found = rows(catalog)
     assert found.height == 1 + 4 * 4
     assert found.row(0) == (0, at(19), "4/3")
+
+
+def test_a_merge_in_several_pieces_keeps_what_each_brought(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "MERGE_ROWS", 2)
+    first = things(*((key, 0, "old") for key in range(8)))
+    write_table(catalog, TABLE, WriteRequest(rows=first, mode="merge"), KEYED)
+    changed = things(*((key, 1, "new") for key in range(6)))
+    batches = [batch for row in changed.iter_slices(1) for batch in row.to_arrow().to_batches()]
+    stream = pa.RecordBatchReader.from_batches(changed.to_arrow().schema, batches)
+    keys = pl.DataFrame({"id": [0, 1, 2, 3, 4, 5, 6]})
+    request = WriteRequest(rows=stream, mode="merge", deleted_keys=keys)
+    result = write_table(catalog, TABLE, request, KEYED)
+    assert (result.updated, result.deleted, result.inserted) == (6, 1, 0)
+    expected = pl.concat([changed, things((7, 0, "old"))])
+    assert_frame_equal(rows(catalog), expected)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        pl.Series([1, 2], dtype=pl.Int32),
+        pl.Series([1.5, 2.5]),
+        pl.Series(["a", "b"]),
+        pl.Series([b"a", b"b"]),
+        pl.Series([True, False]),
+        pl.Series([Decimal("1.10"), Decimal("2.20")], dtype=pl.Decimal(12, 2)),
+        pl.Series([dt.date(2024, 1, 1), dt.date(2024, 1, 2)]),
+        pl.Series([dt.time(1, 2), dt.time(3, 4)]),
+        pl.Series([at(0), at(1)], dtype=pl.Datetime("us", "UTC")),
+    ],
+    ids=lambda keys: str(keys.dtype),
+)
+def test_merging_the_same_again_changes_nothing_whatever_the_key(
+    catalog: Catalog, keys: pl.Series
+) -> None:
+    request = WriteRequest(rows=pl.DataFrame({"id": keys, "x": [1, 2]}), mode="merge")
+    write_table(catalog, TABLE, request, TableOptions(key=("id",)))
+    again = write_table(catalog, TABLE, request, TableOptions(key=("id",)))
+    assert (again.inserted, again.unchanged, again.committed) == (0, 2, False)
+
+
+def test_rows_without_a_partition_value_stay_when_another_is_replaced(catalog: Catalog) -> None:
+    options = TableOptions(partition_by="region")
+    regions = pl.DataFrame({"region": ["a", None, "b"]})
+    write_table(catalog, TABLE, WriteRequest(rows=regions, mode="append"), options)
+    scope = Scope("region", values=("a",))
+    request = WriteRequest(rows=regions.head(1), mode="append", scope=scope)
+    write_table(catalog, TABLE, request, options)
+    found = IcebergView(catalog.load_table(TABLE), TABLE, _snapshot(catalog)).read()
+    assert sorted(found["region"].fill_null("-")) == ["-", "a", "b"]
+    request = WriteRequest(rows=regions.head(2), mode="append", scope=scope)
+    with pytest.raises(PermanentError, match="1 of 2 rows"):
+        write_table(catalog, TABLE, request, options)
+
+
+def test_null_counts_of_an_added_column_count_the_older_rows(catalog: Catalog) -> None:
+    first = WriteRequest(rows=things((1, 0, "a"), (2, 0, "b")), mode="merge")
+    write_table(catalog, TABLE, first, KEYED)
+    wider = things((3, 0, "c")).with_columns(extra=pl.lit(7, pl.Int64))
+    write_table(catalog, TABLE, WriteRequest(rows=wider, mode="merge"), KEYED)
+    view = IcebergView(catalog.load_table(TABLE), TABLE, _snapshot(catalog))
+    assert describe(view)["null_counts"].value["extra"] == 2
+
+
+def test_a_table_that_several_writers_create_at_once_has_all_rows(catalog: Catalog) -> None:
+    def create(worker: int) -> None:
+        request = WriteRequest(rows=things((worker, 0, "a")), mode="merge")
+        write_table(catalog, TABLE, request, KEYED)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(create, range(4)))
+    assert rows(catalog)["id"].to_list() == [0, 1, 2, 3]
+
+
+def _snapshot(catalog: Catalog) -> int | None:
+    return current_snapshot_id(catalog.load_table(TABLE))
 
 
 def test_random_merges_agree_with_a_dictionary(catalog: Catalog) -> None:

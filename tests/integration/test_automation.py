@@ -228,13 +228,16 @@ def test_days_whose_orders_changed_are_requested_again(platform: Platform) -> No
         assert platform.run(location, partition_key=partition).success
     settled = sensor_tick(platform, "restated_days_sensor", None)
     assert settled.skip_message == "No order has changed."
+    assert settled.cursor
     platform.execute(
         "UPDATE public.orders SET total_amount = total_amount + 1, updated_at = now() "
         "WHERE order_date IN ('2024-02-01', '2024-02-02', '2024-03-05')"
     )
     assert platform.run("ingestion").success
     assert platform.run("orders", asset_selection=[dg.AssetKey("enriched_orders")]).success
-    found = sensor_tick(platform, "restated_days_sensor", None)
+    # Another day is made from the new orders; the changed ones must be found all the same.
+    assert platform.run("orders", partition_key="2024-01-03").success
+    found = sensor_tick(platform, "restated_days_sensor", settled.cursor)
     ranges = [
         (
             request.tags["dagster/asset_partition_range_start"],

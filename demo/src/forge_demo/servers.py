@@ -28,11 +28,10 @@ from forge_demo.settings import (
 )
 from forge_demo.state import ROOT, DemoState
 from forge_demo.supervisor import ChildEnded, Supervisor, stop_processes
-from forge_platform.errors import PermanentError, SourceUnavailable
+from forge_platform.errors import ForgeError, PermanentError, SourceUnavailable
 from forge_platform.testing import EmbeddedPostgres
 
 START_SECONDS = 180
-FIRST_JOB = ("ingestion", "ingestion_job")
 _BIN = Path(sys.executable).parent
 
 
@@ -70,9 +69,19 @@ class Servers:
         """Starts everything, and stops it again whatever happens."""
         try:
             self._start()
-            yield
+            with self._explained():
+                yield
         finally:
             self._stop()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Names the process that ended, if one did, instead of what followed from that."""
+        try:
+            yield
+        except ForgeError:
+            self.check()
+            raise
 
     def check(self) -> None:
         """Looks whether all servers live.

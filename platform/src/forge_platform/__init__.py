@@ -1,6 +1,7 @@
 """The library that the code locations share: resources, IO manager, contracts, factories.
 
-Everything public is named here; submodules are the library's own.
+Everything public is named here, in ``contracts`` and in ``testing``; other submodules are the
+library's own.
 """
 
 from forge_platform.automation import (

@@ -83,8 +83,14 @@ def _not_blank(value: str) -> None:
 
 def _uri(*schemes: str) -> Callable[[str], None]:
     def check(value: str) -> None:
-        if urlsplit(value).scheme not in schemes:
+        parts = urlsplit(value)
+        if parts.scheme not in schemes:
             raise ValueError(f"must be a URI that starts with {', '.join(schemes)}")
+        try:
+            _ = parts.port
+        except ValueError:
+            # Not its own text, which shows a part of the value.
+            raise ValueError("must have a number as its port") from None
 
     return check
 

@@ -50,10 +50,17 @@ class Work:
 
     def rows(self, view: TableView) -> "pl.DataFrame":
         """The upstream rows that belong to the keys."""
+        import polars as pl
+
         if self.keys is None:
             return view.read()
-        keys = self.keys.lazy()
-        return view.scan().join(keys, on=self.keys.columns, how="semi").collect()
+        rows = view.scan()
+        if self.keys.is_empty():
+            return rows.clear().collect()
+        for key in self.keys:
+            # Files whose statistics rule this range out are not read.
+            rows = rows.filter(pl.col(key.name).is_between(key.min(), key.max()))
+        return rows.join(self.keys.lazy(), on=self.keys.columns, how="semi").collect()
 
     def write(self, rows: "pl.DataFrame", **details: Any) -> TableWrite:  # noqa: ANN401
         """The derived rows in place of everything that the table has for these keys.

@@ -3,6 +3,9 @@
 import polars as pl
 
 from forge_platform import row_check
+from orders import transforms
+
+STATUSES = (*transforms.STATUSES, transforms.OTHER_STATUS)
 
 check_every_order_has_usd = row_check(
     "orders.enriched_orders",
@@ -11,11 +14,14 @@ check_every_order_has_usd = row_check(
     wrong=lambda rows: rows.filter(pl.col("amount_usd").is_null()),
 )
 
-check_no_negative_revenue = row_check(
+check_statuses_add_up = row_check(
     "orders.sales_daily_summary",
-    name="check_no_negative_revenue",
-    description="No day has a negative number of orders.",
-    wrong=lambda rows: rows.filter(pl.col("order_count") < 0),
+    name="check_statuses_add_up",
+    description="The orders and the revenue of a day are those of its statuses together.",
+    wrong=lambda rows: rows.filter(
+        (pl.sum_horizontal(f"orders_{status}" for status in STATUSES) != pl.col("order_count"))
+        | (pl.sum_horizontal(f"revenue_{status}" for status in STATUSES) != pl.col("revenue"))
+    ),
 )
 
-checks = [check_every_order_has_usd, check_no_negative_revenue]
+checks = [check_every_order_has_usd, check_statuses_add_up]

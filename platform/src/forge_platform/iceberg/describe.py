@@ -29,7 +29,9 @@ def describe(view: IcebergView) -> Mapping[str, dg.MetadataValue[Any]]:
     ]
     nulls: Counter[int] = Counter()
     for task in tasks:
-        nulls.update(task.file.null_value_counts or {})
+        # A file that is older than a column has no statistic of it, and only NULLs in it.
+        unknown = dict.fromkeys(table.schema().field_ids, task.file.record_count)
+        nulls.update({**unknown, **(task.file.null_value_counts or {})})
     return {
         "dagster/row_count": dg.MetadataValue.int(sum(task.file.record_count for task in tasks)),
         "dagster/column_schema": dg.MetadataValue.table_schema(dg.TableSchema(columns)),

@@ -16,6 +16,12 @@ from forge_platform.iceberg.commit import Plan
 from forge_platform.iceberg.view import current_snapshot_id, files, read_files
 from forge_platform.iceberg.writer import removed_on_failure, write_frame
 
+# Types whose statistics compare with Polars' physical form.
+_PRUNABLE = (
+    *(pl.Int32, pl.Int64, pl.Float32, pl.Float64),
+    *(pl.String, pl.Date, pl.Datetime),
+)
+
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 if TYPE_CHECKING:
@@ -42,10 +48,10 @@ class Scope:
         if self.column is None:
             return pl.lit(value=True)
         if self.window is None:
-            return pl.col(self.column).is_in(list(self.values))
+            return pl.col(self.column).is_in(list(self.values)).fill_null(value=False)
         start, beyond = map(_microseconds, self.window)
         moment = pl.col(self.column).dt.timestamp("us")
-        return (moment >= start) & (moment < beyond)
+        return ((moment >= start) & (moment < beyond)).fill_null(value=False)
 
     def may_hold(self, file: DataFile, table: Table) -> bool:
         """Whether the file's statistics allow it to hold a row that is inside."""
@@ -106,7 +112,8 @@ class Replace:
     def _kept(self, existing: pl.DataFrame) -> pl.DataFrame:
         if self.matching is None:
             return existing.filter(~self.scope.predicate())
-        return existing.join(self.matching, on=self.matching.columns, how="anti")
+        on = self.matching.columns
+        return existing.join(self.matching, on=on, how="anti", nulls_equal=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +175,10 @@ def may_hold(file: DataFile, table: Table, keys: pl.DataFrame) -> bool:
         low, high = bounds(file, table, name)
         if low is None or high is None:
             continue
-        column = keys.get_column(name).to_physical()
+        column = keys.get_column(name)
+        if not isinstance(column.dtype, _PRUNABLE):
+            continue
+        column = column.to_physical()
         if not column.is_between(low, high).any():
             return False
     return True

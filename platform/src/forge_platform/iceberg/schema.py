@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+from pyiceberg.exceptions import CommitFailedException
 
-from forge_platform.errors import SchemaMismatch
+from forge_platform.errors import CommitConflict, SchemaMismatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pyiceberg.table import Table
+
+ATTEMPTS = 5
 
 _LOSSLESS: tuple[tuple[frozenset[pa.DataType], pa.DataType], ...] = (
     (frozenset({pa.large_string(), pa.string_view()}), pa.string()),
@@ -73,13 +76,28 @@ def table_schema(table: Table) -> pa.Schema:
 def reconcile(table: Table, incoming: pa.Schema) -> None:
     """Adds the columns that the table lacks; refuses any other difference.
 
+    When another writer changed the schema first, the difference is worked out again.
+
     Args:
         table: the table, refreshed in place when columns are added.
         incoming: storable schema of the rows about to be written.
 
     Raises:
         SchemaMismatch: a column is gone or has another type; the text shows both schemas.
+        CommitConflict: other writers changed the schema first every time.
     """
+    for _ in range(ATTEMPTS):
+        try:
+            return _reconcile_once(table, incoming)
+        except CommitFailedException:
+            table.refresh()
+    raise CommitConflict(
+        f"Other writers changed the schema of {'.'.join(table.name())} {ATTEMPTS} times in a row. "
+        "Nothing was written; retry when they are done."
+    )
+
+
+def _reconcile_once(table: Table, incoming: pa.Schema) -> None:
     current = table_schema(table)
     problems = [
         *(f"{name} is missing" for name in current.names if name not in incoming.names),

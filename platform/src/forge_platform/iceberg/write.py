@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import polars as pl
 import pyarrow as pa
-from pyiceberg.exceptions import NoSuchTableError, TableAlreadyExistsError
+from pyiceberg.exceptions import (
+    CommitFailedException,
+    NoSuchTableError,
+    TableAlreadyExistsError,
+)
 from pyiceberg.transforms import (
     DayTransform,
     HourTransform,
@@ -35,6 +40,8 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
 
     from forge_platform.tables import Frame, WriteMode
+
+logger = logging.getLogger(__name__)
 
 MERGE_ROWS = 1_000_000
 BATCH_ROWS = 65_536
@@ -153,7 +160,7 @@ def open_table(
         return catalog.load_table(identifier)
     except NoSuchTableError:
         pass
-    catalog.create_namespace_if_not_exists(identifier.rpartition(".")[0])
+    _create_namespace(catalog, identifier.rpartition(".")[0])
     try:
         # A blind retry inside pyiceberg would move a merge onto a snapshot it never saw.
         properties = {"commit.retry.num-retries": "0", "write.parquet.compression-codec": "zstd"}
@@ -164,9 +171,18 @@ def open_table(
             with creation.update_spec() as spec:
                 spec.add_field(options.partition_by, transform, name)
         creation.commit_transaction()
-    except TableAlreadyExistsError:
-        pass  # another writer created it first
+    except (TableAlreadyExistsError, CommitFailedException):
+        logger.info("another writer created %s first", identifier)
     return catalog.load_table(identifier)
+
+
+def _create_namespace(catalog: Catalog, namespace: str) -> None:
+    try:
+        catalog.create_namespace_if_not_exists(namespace)
+    except Exception:
+        # A SQL catalog fails with its database's error when another writer was first.
+        if not catalog.namespace_exists(namespace):
+            raise
 
 
 def _append(table: Table, batches: pa.RecordBatchReader, request: WriteRequest) -> CommitResult:
@@ -231,11 +247,14 @@ def _merge(
     insert_only = request.mode == "append"
     total = CommitResult(snapshot_id=current_snapshot_id(table), committed=False, data_version="")
     for piece, is_last in _marked_last(_pieces(batches)):
+        rows = _aligned(table, piece)
+        # A key that comes in with any piece stays, so what is deleted is known only at the end.
+        deleted = _without_keys(deleted, rows.select(options.key))
         merge = Merge(
-            rows=_aligned(table, piece),
+            rows=rows,
             key=options.key,
             order_by=options.order_by,
-            deleted_keys=deleted,
+            deleted_keys=deleted if is_last else None,
             insert_only=insert_only,
         )
         properties = request.properties if is_last else _without_position(request.properties)
@@ -279,6 +298,12 @@ def _aligned(table: Table, batches: Iterable[pa.RecordBatch]) -> pl.DataFrame:
         return pl.DataFrame(pl.from_arrow(schema.empty_table()))
     data = pa.Table.from_batches(collected)
     return pl.DataFrame(pl.from_arrow(data.select(schema.names).cast(schema)))
+
+
+def _without_keys(deleted: pl.DataFrame | None, keys: pl.DataFrame) -> pl.DataFrame | None:
+    if deleted is None:
+        return None
+    return deleted.select(keys.columns).cast(keys.schema).join(keys, on=keys.columns, how="anti")
 
 
 def _pieces(batches: pa.RecordBatchReader) -> Iterator[Sequence[pa.RecordBatch]]:

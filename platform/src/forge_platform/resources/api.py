@@ -70,7 +70,9 @@ class ApiResource(dg.ConfigurableResource["ApiResource"]):
     back-off and full jitter, or when ``Retry-After`` says. No message shows a credential.
     """
 
-    base_url: str = Field(description="URL of the API; query parameters are added to it.")
+    base_url: str = Field(
+        repr=False, description="URL of the API; query parameters are added to it."
+    )
     token: str | None = Field(default=None, description="Sent as bearer token.", repr=False)
     timeout_seconds: float = Field(default=30, gt=0, description="For one answer, all of it.")
     max_attempts: int = Field(default=6, ge=1, description="Attempts for one page.")
