@@ -16,8 +16,9 @@ from forge_demo.dagster_api import Asset, DagsterApi, Materialization, Run, RunD
 from forge_demo.demo import unfinished_runs
 from forge_demo.ports import HOST, free_ports
 from forge_demo.progress import progress
-from forge_demo.report import print_report, problems
+from forge_demo.report import print_report
 from forge_demo.supervisor import Supervisor
+from forge_demo.verdict import problems
 from forge_demo.watch import ROW_COUNT, AssetProgress, View, Watch, progress_of
 from forge_platform.errors import PermanentError, SourceUnavailable
 

@@ -19,9 +19,10 @@ from psycopg2.extras import execute_values
 from forge_demo.arrival import Arrival, Change, arrivals
 from forge_demo.dagster_api import DagsterApi
 from forge_demo.progress import Show, make_console, progress
-from forge_demo.report import print_arrivals, print_cost, print_problems
+from forge_demo.report import print_arrivals, print_cost
 from forge_demo.source import LAST_CUSTOMER_ID, currency, is_clean
 from forge_demo.state import DemoState
+from forge_demo.verdict import print_problems
 from forge_demo.watch import View, Watch
 from forge_platform.errors import ConfigurationError
 

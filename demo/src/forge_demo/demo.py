@@ -7,10 +7,11 @@ import time
 
 from forge_demo.dagster_api import DagsterApi, Run
 from forge_demo.progress import make_console, progress
-from forge_demo.report import print_problems, print_report
+from forge_demo.report import print_report
 from forge_demo.servers import Servers, clear_leftovers
 from forge_demo.settings import Ports
 from forge_demo.state import DemoState
+from forge_demo.verdict import print_problems
 from forge_demo.watch import View, Watch
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
