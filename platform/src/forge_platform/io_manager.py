@@ -76,13 +76,13 @@ class IcebergIOManager(dg.ConfigurableIOManager):
             return
         write = obj if isinstance(obj, TableWrite) else TableWrite(rows=cast("Frame", obj))
         table = f"{self.namespace}.{context.asset_key.path[-1]}"
-        options = _options(context)
-        result = write_table(
-            self.iceberg.catalog(),
-            self.iceberg.identifier(table),
-            self._request(context, write),
-            options,
-        )
+        with self.iceberg.failures():
+            result = write_table(
+                self.iceberg.catalog(),
+                self.iceberg.identifier(table),
+                self._request(context, write),
+                _options(context),
+            )
         # Downstream automation looks at the data version: a run that changed nothing keeps it.
         version = dg.DataVersion(result.data_version)
         context.step_context.set_data_version(context.asset_key, version)
@@ -99,7 +99,8 @@ class IcebergIOManager(dg.ConfigurableIOManager):
         view = self.iceberg.view(self._table(context))
         context.log.debug("reading %s at snapshot %s", view.identifier, view.snapshot_id)
         context.add_input_metadata({"snapshot_id": str(view.snapshot_id)})
-        return load(view, context.dagster_type.typing_type, _input_scope(context))
+        with self.iceberg.failures():
+            return load(view, context.dagster_type.typing_type, _input_scope(context))
 
     def _table(self, context: dg.InputContext) -> str:
         upstream = context.upstream_output

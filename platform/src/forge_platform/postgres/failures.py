@@ -118,4 +118,4 @@ def _known_columns(database: DatabaseResource) -> Names:
 def _said(error: psycopg2.Error) -> str:
     """The server's message in one line, without the statement that it quotes."""
     message = error.diag.message_primary or str(error)
-    return " ".join(message.split()).rstrip(".")
+    return " ".join(message.split()).rstrip(".?")

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
-from forge_platform.errors import PermanentError, SourceUnavailable
+from forge_platform.errors import PermanentError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
     from pyiceberg.catalog import Catalog
     from pyiceberg.table import Table
@@ -24,12 +25,12 @@ class IcebergResource(dg.ConfigurableResource["IcebergResource"]):
     """
 
     catalog_uri: str = Field(
-        description="sqlite:///…, postgresql://…, http(s)://… (REST) or glue://region."
+        repr=False, description="sqlite:///…, postgresql://…, http(s)://… (REST) or glue://region."
     )
     warehouse_path: str = Field(description="Where table files live, or a REST warehouse's name.")
     namespace_prefix: str = Field(default="", description="Put before every namespace.")
     properties: dict[str, str] = Field(
-        default_factory=dict, description="Further pyiceberg catalog properties."
+        default_factory=dict, repr=False, description="Further pyiceberg catalog properties."
     )
 
     _catalog: "Catalog | None" = PrivateAttr(default=None)
@@ -40,30 +41,21 @@ class IcebergResource(dg.ConfigurableResource["IcebergResource"]):
         Raises:
             ConfigurationError: the URI's scheme is not known.
             SourceUnavailable: the catalog cannot be reached.
+            AuthenticationFailed: it refuses the credentials.
         """
-        if self._catalog is None:
-            self._catalog = self._open()
-        return self._catalog
-
-    def _open(self) -> "Catalog":
         from forge_platform.iceberg.catalog import open_catalog
 
-        try:
-            return open_catalog(self.catalog_uri, self.warehouse_path, self.properties)
-        except OSError as error:
-            raise self._unavailable(error) from error
-        except Exception as error:
-            if type(error).__module__.startswith(("sqlalchemy", "requests")):
-                raise self._unavailable(error) from error
-            raise
+        if self._catalog is None:
+            with self.failures():
+                self._catalog = open_catalog(self.catalog_uri, self.warehouse_path, self.properties)
+        return self._catalog
 
-    def _unavailable(self, error: Exception) -> SourceUnavailable:
+    def failures(self) -> "AbstractContextManager[None]":
+        """Raises the platform's failures in place of those of the catalog and its store."""
         from forge_platform.iceberg.catalog import without_credentials
+        from forge_platform.iceberg.failures import translated
 
-        return SourceUnavailable(
-            f"The Iceberg catalog at {without_credentials(self.catalog_uri)} cannot be reached "
-            f"({type(error).__name__}). Check ICEBERG_CATALOG_URI and that it is running."
-        )
+        return translated(without_credentials(self.catalog_uri), self.warehouse_path)
 
     def identifier(self, table: str) -> str:
         """The table's name in the catalog, prefix included."""
@@ -74,7 +66,8 @@ class IcebergResource(dg.ConfigurableResource["IcebergResource"]):
         from pyiceberg.exceptions import NoSuchTableError
 
         try:
-            return self.catalog().load_table(self.identifier(table))
+            with self.failures():
+                return self.catalog().load_table(self.identifier(table))
         except NoSuchTableError:
             return None
 

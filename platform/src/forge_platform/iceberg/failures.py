@@ -1,0 +1,102 @@
+"""What catalogs and the stores of table files answer, as the platform's failure types."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from forge_platform.errors import (
+    AuthenticationFailed,
+    ConfigurationError,
+    ForgeError,
+    SourceUnavailable,
+)
+
+# By name: which of these libraries is installed depends on the catalog.
+_AWAY = {
+    "botocore.ConnectionError",
+    "botocore.HTTPClientError",
+    "pyiceberg.ServerError",
+    "pyiceberg.ServiceUnavailableError",
+    "pyiceberg.TooManyRequestsError",
+    "requests.ConnectionError",
+    "requests.Timeout",
+    "sqlalchemy.InterfaceError",
+    "sqlalchemy.OperationalError",
+    "sqlalchemy.TimeoutError",
+}
+_REFUSED = {
+    "botocore.NoCredentialsError",
+    "botocore.PartialCredentialsError",
+    "pyiceberg.AuthorizationExpiredError",
+    "pyiceberg.ForbiddenError",
+    "pyiceberg.OAuthError",
+    "pyiceberg.UnauthorizedError",
+}
+# PostgreSQL gives no code while connecting, and PyArrow none for S3, only a text.
+_LOGIN_FAILED = re.compile('authentication failed|role "[^"]*" does not exist|no pg_hba.conf entry')
+_S3 = re.compile(r"AWS Error ([A-Z_]+)(?: \(HTTP status (\d+)\))?")
+_S3_REFUSED = {"ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH"}
+
+
+@contextmanager
+def translated(catalog: str, warehouse: str) -> Iterator[None]:
+    """Raises the platform's failures in place of those of a catalog or store.
+
+    Args:
+        catalog: the catalog's URI as it may be shown.
+        warehouse: location of the table files.
+    """
+    try:
+        yield
+    except ForgeError:
+        raise
+    except Exception as error:
+        found = _of_catalog(error, catalog) or _of_store(error, warehouse)
+        if found is None:
+            raise
+        raise found from error
+
+
+def _of_catalog(error: Exception, catalog: str) -> ForgeError | None:
+    names = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).mro()}
+    said = _said(error)
+    if names & _REFUSED or (names & _AWAY and _LOGIN_FAILED.search(said)):
+        return AuthenticationFailed(
+            f"The Iceberg catalog at {catalog} refuses the credentials: {said}. "
+            "Check ICEBERG_CATALOG_URI and what the user may do."
+        )
+    if names & _AWAY:
+        return SourceUnavailable(
+            f"The Iceberg catalog at {catalog} cannot be reached: {said}. "
+            "Check ICEBERG_CATALOG_URI and that it is running."
+        )
+    return None
+
+
+def _of_store(error: Exception, warehouse: str) -> ForgeError | None:
+    said = _said(error)
+    found = _S3.search(said) if isinstance(error, OSError) else None
+    if found is None:
+        return None
+    code, status = found.groups()
+    if code == "NO_SUCH_BUCKET":
+        return ConfigurationError(
+            f"The bucket of the table files at {warehouse} does not exist: create it, or correct "
+            "ICEBERG_WAREHOUSE."
+        )
+    if code in _S3_REFUSED or status in {"401", "403"}:
+        return AuthenticationFailed(
+            f"The store of the table files at {warehouse} refuses the credentials: {said}. "
+            "Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they allow."
+        )
+    return SourceUnavailable(
+        f"The store of the table files at {warehouse} cannot be used: {said}. "
+        "Check ICEBERG_WAREHOUSE, AWS_ENDPOINT_URL and that it is running."
+    )
+
+
+def _said(error: Exception) -> str:
+    """The message in one line, without the statement that SQLAlchemy adds to it."""
+    return " ".join(str(getattr(error, "orig", None) or error).split()).rstrip(".?")
