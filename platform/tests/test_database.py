@@ -43,7 +43,9 @@ def execute(database: DatabaseResource, statement: str) -> None:
 
 def sessions(database: DatabaseResource, name: str) -> list[int]:
     rows = database.query(
-        "SELECT pid FROM pg_stat_activity WHERE application_name = :name", name=name
+        "SELECT pid FROM pg_stat_activity"
+        " WHERE application_name = :name AND datname = current_database()",
+        name=name,
     )
     return [row["pid"] for row in rows]
 
