@@ -12,7 +12,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
-from killed_run import Moment, kill
+from other_process import Moment, kill
 from polars.testing import assert_frame_equal
 from whole_platform import JOBS, Platform, days, open_iceberg, started
 

@@ -1,11 +1,13 @@
-"""Runs a location's job in a process that kills itself at a commit."""
+"""Runs a location's job in a process of its own, where worse may happen than in the tests'."""
 
 from __future__ import annotations
 
 import os
+import resource
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from typing import Any, Literal
 from unittest.mock import patch
 
@@ -17,6 +19,7 @@ from whole_platform import run_job
 Moment = Literal["before", "after"]
 
 # A process that has imported these is forked for every run, which saves two thirds of its time.
+_CONTEXT = get_context("forkserver")
 _PRELOADED = [
     "customers.definitions",
     "duckdb",
@@ -35,7 +38,7 @@ _PRELOADED = [
 def kill(
     moment: Moment, table: str, location: str, tags: Mapping[str, str], variables: Mapping[str, str]
 ) -> int:
-    """Runs a job in another process that is killed meanwhile.
+    """Runs a job in a process that kills itself at a commit.
 
     Args:
         moment: ``before`` the catalog is asked to commit, when the data files are written; or
@@ -48,16 +51,49 @@ def kill(
     Returns:
         The process's exit code.
     """
-    context = get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
-    process = context.Process(target=_run, args=(moment, table, location, tags, variables))
+    return _exit_code(_run_until_killed, moment, table, location, tags, variables)
+
+
+def run_with_small_files(
+    largest: int, location: str, variables: Mapping[str, str]
+) -> Sequence[str]:
+    """Runs a job in a process that may not write a larger file, as if the disk were full.
+
+    Args:
+        largest: the limit in bytes.
+        location: the code location.
+        variables: databases and catalog.
+
+    Returns:
+        What failed, step by step.
+    """
+    receiver, sender = _CONTEXT.Pipe(duplex=False)
+    assert _exit_code(_run_with_limit, largest, location, variables, sender) == 0
+    failures: Sequence[str] = receiver.recv()
+    return failures
+
+
+def _exit_code(target: Callable[..., None], *arguments: object) -> int:
+    _CONTEXT.set_forkserver_preload(_PRELOADED)
+    process = _CONTEXT.Process(target=target, args=arguments)
     process.start()
     process.join()
     assert process.exitcode is not None
     return process.exitcode
 
 
-def _run(
+def _run_with_limit(
+    largest: int, location: str, variables: Mapping[str, str], sender: Connection
+) -> None:
+    os.environ.update(variables)
+    with dg.DagsterInstance.ephemeral() as instance:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+        result = run_job(instance, location, raise_on_error=False)
+    failed = result.get_step_failure_events()
+    sender.send([event.step_failure_data.error_display_string for event in failed])
+
+
+def _run_until_killed(
     moment: Moment, table: str, location: str, tags: Mapping[str, str], variables: Mapping[str, str]
 ) -> None:
     os.environ.update(variables)
