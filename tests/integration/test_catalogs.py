@@ -1,0 +1,113 @@
+"""The three jobs on what production has: a PostgreSQL catalog, and everything else in S3."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+from uuid import uuid4
+
+import dagster as dg
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+from whole_platform import Platform, started
+
+from forge_platform import S3Resource
+from forge_platform.testing import EmbeddedPostgres
+
+DAYS = ("2024-01-01", "2024-01-31")
+HEADER = "customer_id,email,first_name,last_name,created_at,updated_at\n"
+TIMES = "2024-05-01T00:00:00Z,2024-05-01T00:00:00Z"
+
+
+@pytest.fixture
+def platform(
+    postgres: EmbeddedPostgres, small_variables: dict[str, str], s3_bucket: str, tmp_path: Path
+) -> Iterator[Platform]:
+    catalog = postgres.create_database(f"catalog_{uuid4().hex}")
+    login = f"{catalog['user']}:{quote(catalog['password'], safe='')}"
+    address = f"{catalog['host']}:{catalog['port']}/{catalog['database']}"
+    variables = {
+        **small_variables,
+        "ICEBERG_CATALOG_URI": f"postgresql://{login}@{address}",
+        "ICEBERG_WAREHOUSE": f"{s3_bucket}/tables",
+        "LANDING_URI": f"{s3_bucket}/landing",
+        "EXPORT_URI": f"{s3_bucket}/exports",
+    }
+    with (
+        dg.DagsterInstance.ephemeral() as instance,
+        started(tmp_path, instance, variables) as platform,
+    ):
+        yield platform
+
+
+def drop(platform: Platform, name: str, *rows: str) -> None:
+    """A file that a partner drops."""
+    landing = S3Resource(uri=platform.variables["LANDING_URI"])
+    landing.write(name, (HEADER + "".join(f"{row},{TIMES}\n" for row in rows)).encode())
+
+
+def exported(platform: Platform) -> pl.DataFrame:
+    exports = S3Resource(uri=platform.variables["EXPORT_URI"])
+    return pl.read_parquet(io.BytesIO(exports.read("customer_metrics.parquet")))
+
+
+def ids(platform: Platform, table: str, column: str = "customer_id") -> list[int]:
+    return platform.rows(table)[column].sort().to_list()
+
+
+def written(platform: Platform, asset: str) -> tuple[int, ...]:
+    """Rows read, inserted, updated and deleted by an asset's last run."""
+    metadata = platform.metadata(asset)
+    return tuple(metadata[f"rows_{name}"] for name in ("read", "inserted", "updated", "deleted"))
+
+
+def test_the_jobs_on_postgresql_and_s3(platform: Platform) -> None:
+    drop(platform, "first.csv", "50,ada@example.com,Ada,Berg", "51,nobody,Bo,Diaz", "?,x,y,z")
+    platform.run_all(*DAYS)
+
+    valid = [number for number in range(1, 41) if number % 10]
+    assert ids(platform, "ingestion.raw_customers") == list(range(1, 41))
+    assert ids(platform, "ingestion.incremental_orders", "order_id") == list(range(1, 121))
+    assert ids(platform, "ingestion.raw_customer_files") == [50, 51]
+    assert platform.rows("ingestion.rejected_rows").height == 1
+    assert ids(platform, "customers.clean_customers") == [*valid, 50]
+    assert ids(platform, "customers.rejected_customers") == [10, 20, 30, 40, 51]
+    assert_frame_equal(
+        exported(platform), platform.rows("customers.customer_metrics"), check_row_order=False
+    )
+    days = platform.rows("orders.daily_order_summary").sort("date")
+    assert days.height == 31
+    assert days["order_count"].sum() == 120
+    assert days.row(0)[:2] == (dt.date(2024, 1, 1), 4)
+
+    drop(platform, "second.csv", "1,new@example.com,New,Name")
+    platform.execute(
+        "UPDATE public.customers SET email = 'x', updated_at = now() WHERE customer_id = 2"
+    )
+    platform.execute(
+        "INSERT INTO public.orders VALUES"
+        " (121, 3, '2024-01-02', 'paid', 1, 1000, 'USD', now(), now())"
+    )
+    platform.run_all("2024-01-02", "2024-01-02")
+
+    assert written(platform, "raw_customers")[1:] == (0, 1, 0)
+    assert written(platform, "incremental_orders")[1:] == (1, 0, 0)
+    assert written(platform, "raw_customer_files") == (1, 1, 0, 0)
+    # Customer 1 is renamed by a file, whose row supersedes the source's; customer 2 leaves.
+    assert written(platform, "clean_customers") == (3, 0, 1, 1)
+    assert written(platform, "customer_metrics")[1:] == (0, 2, 1)
+    assert ids(platform, "customers.clean_customers") == [n for n in [*valid, 50] if n != 2]
+    assert_frame_equal(
+        exported(platform), platform.rows("customers.customer_metrics"), check_row_order=False
+    )
+    again = platform.rows("orders.daily_order_summary").sort("date")
+    changed = pl.col("date") == dt.date(2024, 1, 2)
+    assert_frame_equal(again.filter(~changed), days.filter(~changed))
+    more = again.filter(changed).select("order_count", "total_revenue") - days.filter(
+        changed
+    ).select("order_count", "total_revenue")
+    assert [tuple(map(int, row)) for row in more.rows()] == [(1, 1000)]
