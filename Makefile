@@ -35,8 +35,13 @@ demo-clean: setup ## Remove everything that the demo has kept
 setup: $(UV) ## Install the locked environment into .venv; gets uv when it is missing
 	@$(UV) sync --quiet --frozen --all-packages
 
-test: setup ## Run the tests; ARGS="-k name" for some of them
+test: setup ## Run all tests, those of the whole demo last and alone; ARGS="-k name" for some
+ifeq ($(strip $(ARGS)),)
+	@$(BIN)/pytest -n 2 --dist loadfile --ignore tests/demo --ignore tests/browser
+	@$(BIN)/pytest tests/demo tests/browser
+else
 	@$(BIN)/pytest $(ARGS)
+endif
 
 check: lint types ## Run lint and types
 
