@@ -89,7 +89,7 @@ class _Session:
                 f"Changed {len(prompt.customers)} customers and added {len(prompt.orders)} orders."
                 " Waiting for new_data_sensor, which looks every minute."
             )
-            self._watch_until(watch, lambda view: any(run.is_over for run in view.runs), show)
+            self._watch_until(watch, _has_read, show)
             early.commit()
         self._say(
             f"Committed {len(late.customers)} more customers and {len(late.orders)} more orders,"
@@ -141,6 +141,12 @@ class _Session:
 
 def _silent(_view: View) -> None:
     """Nothing is worth showing yet."""
+
+
+def _has_read(view: View) -> bool:
+    """Whether a run has read both tables; other runs may come in between."""
+    states = {item.asset.name: item.state for item in view.assets}
+    return states["raw_customers"] == states["raw_orders"] == "done"
 
 
 def _is_complete(found: Sequence[Arrival]) -> bool:
