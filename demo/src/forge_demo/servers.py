@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from forge_demo.settings import (
 )
 from forge_demo.state import ROOT, DemoState
 from forge_demo.supervisor import ChildEnded, Supervisor, stop_processes
-from forge_platform.errors import ForgeError, PermanentError, SourceUnavailable
+from forge_platform.errors import ConfigurationError, ForgeError, PermanentError, SourceUnavailable
 from forge_platform.testing import EmbeddedPostgres
 
 START_SECONDS = 180
@@ -140,7 +140,8 @@ class Servers:
         self.say("stopping")
         self.api.close()
         self.supervisor.stop()
-        self.postgres.stop()
+        with suppress(ConfigurationError):  # it ended by itself, and that was said
+            self.postgres.stop()
         stop_postmaster(self.state.postgres)
 
     def _start_code_servers(self) -> None:
