@@ -89,7 +89,7 @@ class DagsterUi:
         self.find(f"//tr[td//text()='{label}']//*[text()='[Show Markdown]']").click()
         picture = self.find("//*[@role='dialog']//img")
         width, height = self.wait_for(
-            lambda: self.driver.execute_script(_PICTURE_SIZE, picture), all
+            lambda: self.driver.execute_script(_PICTURE_SIZE, picture), all, f"the picture {label}"
         )
         return width, height
 

@@ -26,7 +26,7 @@ ASSETS = re.findall(r"^### (\w+)$", (ROOT / "docs" / "assets.md").read_text(), r
 
 _FORGE_DEMO = Path(sys.executable).with_name("forge-demo")
 _START_SECONDS = 600
-_CHANGE_SECONDS = 600
+_CHANGE_SECONDS = 660
 _STOP_SECONDS = 60
 
 _FIRST_LOOK = """

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import log_location
 import polars as pl
 import psycopg2
 import pytest
@@ -36,10 +37,16 @@ def transformation_job() -> dg.JobDefinition:
     return orders.definitions.defs.resolve_job_def("transformation_job")
 
 
+def log_job() -> dg.JobDefinition:
+    return log_location.defs.resolve_job_def("log_job")
+
+
+LOCATIONS = ("ingestion", "customers", "orders")
 JOBS = {
     "ingestion": ingestion_job,
     "customers": customer_pipeline,
     "orders": transformation_job,
+    "log": log_job,
 }
 
 
