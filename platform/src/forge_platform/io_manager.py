@@ -194,9 +194,9 @@ def _properties(
 
 def _write_id(context: dg.OutputContext) -> str:
     """The same for a run and its retries, so that an append is done once."""
-    tags = context.step_context.dagster_run.tags
-    is_retry = "dagster/retry_number" in tags or "dagster/is_resume_retry" in tags
-    run = tags.get("dagster/root_run_id", context.run_id) if is_retry else context.run_id
+    this = context.step_context.dagster_run
+    is_retry = bool({"dagster/retry_number", "dagster/is_resume_retry"} & set(this.tags))
+    run = (this.root_run_id if is_retry else None) or this.run_id
     partition = context.asset_partition_keys if context.has_asset_partitions else ()
     return "/".join([run, context.asset_key.to_user_string(), *partition[:1], *partition[-1:]])
 
