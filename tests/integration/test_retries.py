@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 from other_process import Moment, kill
 from polars.testing import assert_frame_equal
-from whole_platform import JOBS, Platform, days, open_iceberg, started
+from whole_platform import JOBS, LOCATIONS, Platform, days, open_iceberg, started
 
 TABLES = {
     "ingestion": (
@@ -126,7 +126,7 @@ def base(
         drop_more_files(platform.landing)
         before: dict[str, Path] = {}
         undisturbed: dict[str, pl.DataFrame] = {}
-        for location in JOBS:
+        for location in LOCATIONS:
             before[location] = folder / f"before_{location}"
             shutil.copytree(state, before[location])
             platform.run(location, tags=DAY if location == "orders" else {})
@@ -196,3 +196,15 @@ def test_killed_and_continued(
             platform.run(location, tags=DAY)
         for name, rows in content(platform, location).items():
             assert_frame_equal(rows, base.undisturbed[name])
+
+
+def test_a_plain_append_is_done_once_by_a_run_and_its_retry(base: Base) -> None:
+    with base.restored("ingestion") as platform:
+        platform.run("log")
+        assert kill("after", "log.lines", "log", {}, platform.variables) == -signal.SIGKILL
+        [run] = platform.instance.get_runs(limit=1)
+        assert platform.rows("log.lines").height == 3 + 3
+        retry(platform, run, "log")
+        assert platform.rows("log.lines").height == 3 + 3
+        platform.run("log")
+        assert platform.rows("log.lines").height == 3 + 3 + 3
