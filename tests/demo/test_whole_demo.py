@@ -63,7 +63,7 @@ def query(demo: RunningDemo, statement: str) -> Sequence[tuple[Any, ...]]:
 def open_catalog(demo: RunningDemo) -> Catalog:
     """The catalog as somebody opens it who has the variables and pyiceberg, and no library."""
     uri, warehouse = (demo.variables[f"ICEBERG_{part}"] for part in ("CATALOG_URI", "WAREHOUSE"))
-    return load_catalog("forge", type="sql", uri=uri, warehouse=warehouse)
+    return load_catalog(uri=uri, warehouse=warehouse)
 
 
 def rows(catalog: Catalog, table: str) -> pl.DataFrame:
@@ -189,9 +189,17 @@ def orders_touched(demo: RunningDemo) -> int:
     return int(orders)
 
 
-def test_only_the_change_is_written(demo: RunningDemo, demo_change: Change) -> None:
-    counts = demo_change.counts
+@pytest.fixture
+def counts(demo_change: Change) -> Mapping[str, Mapping[str, int]]:
+    """What the change cost, by asset."""
+    if not demo_change.was_alone:
+        pytest.skip("adaptive_schedule, which makes everything anew at night, came in between")
+    return demo_change.counts
 
+
+def test_only_the_change_is_written(
+    demo: RunningDemo, counts: Mapping[str, Mapping[str, int]]
+) -> None:
     def written(asset: str) -> tuple[int, int, int]:
         of_asset = counts[asset]
         return of_asset["rows_inserted"], of_asset["rows_updated"], of_asset["rows_deleted"]
@@ -211,7 +219,9 @@ def test_only_the_change_is_written(demo: RunningDemo, demo_change: Change) -> N
     assert 5 <= sum(written("daily_order_summary")) <= 10
 
 
-def test_only_the_change_is_read(demo: RunningDemo, demo_change: Change) -> None:
+def test_only_the_change_is_read(
+    demo: RunningDemo, counts: Mapping[str, Mapping[str, int]]
+) -> None:
     """A run may read again what came shortly before, but never a table."""
     customers_and_orders = CHANGED_CUSTOMERS + orders_touched(demo)
     for asset, changed in {
@@ -222,8 +232,8 @@ def test_only_the_change_is_read(demo: RunningDemo, demo_change: Change) -> None
         "customer_metrics": customers_and_orders,
         "enriched_orders": orders_touched(demo),
     }.items():
-        counts = demo_change.counts[asset]
-        assert changed <= counts["rows_read"] <= counts["runs"] * (changed + 1), asset
+        read, runs = counts[asset]["rows_read"], counts[asset]["runs"]
+        assert changed <= read <= runs * (changed + 1), asset
 
 
 def test_ctrl_c_ends_everything_and_nothing_else(demo_end: End) -> None:

@@ -28,6 +28,7 @@ _FORGE_DEMO = Path(sys.executable).with_name("forge-demo")
 _START_SECONDS = 600
 _CHANGE_SECONDS = 660
 _STOP_SECONDS = 60
+_FULL_RUN = {"key": "forge/mode", "value": "full"}
 
 _FIRST_LOOK = """
 {
@@ -60,6 +61,7 @@ query Materializations($after: Float!) {
   runsOrError(filter: {createdAfter: $after}) {
     ... on Runs {
       results {
+        tags { key value }
         assetMaterializations {
           assetKey { path }
           metadataEntries { label ... on IntMetadataEntry { intRepr } }
@@ -119,11 +121,13 @@ class Change:
 
     Attributes:
         counts: the numbers in the metadata of each asset, added up over its ``runs``.
+        was_alone: whether no schedule came in between and had everything made anew.
     """
 
     exit_code: int
     output: str
     counts: Mapping[str, Mapping[str, int]]
+    was_alone: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +210,13 @@ class RunningDemo:
         assert self._changing is not None
         began, command = self._changing
         exit_code = command.process.wait(_CHANGE_SECONDS)
-        return Change(exit_code=exit_code, output=command.output, counts=self._counts(began))
+        runs = self.ask(_MATERIALIZATIONS, after=began)["runsOrError"]["results"]
+        return Change(
+            exit_code=exit_code,
+            output=command.output,
+            counts=_counts(runs),
+            was_alone=not any(_FULL_RUN in run["tags"] for run in runs),
+        )
 
     def interrupt(self) -> End:
         """Presses Ctrl-C while somebody else is at work in the demo's folder."""
@@ -251,19 +261,6 @@ class RunningDemo:
             return any(str(self.state) in text for text in texts)
         return False
 
-    def _counts(self, after: float) -> Mapping[str, Mapping[str, int]]:
-        counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        for run in self.ask(_MATERIALIZATIONS, after=after)["runsOrError"]["results"]:
-            # A run that makes many partitions tells the same about each of them.
-            events = {
-                event["assetKey"]["path"][-1]: event for event in run["assetMaterializations"]
-            }
-            for asset, event in events.items():
-                numbers = [entry for entry in event["metadataEntries"] if "intRepr" in entry]
-                counts[asset].update({entry["label"]: int(entry["intRepr"]) for entry in numbers})
-                counts[asset]["runs"] += 1
-        return counts
-
 
 @contextmanager
 def running_demo(folder: Path) -> Iterator[RunningDemo]:
@@ -279,6 +276,18 @@ def running_demo(folder: Path) -> Iterator[RunningDemo]:
             yield demo
         finally:
             demo.kill()
+
+
+def _counts(runs: Sequence[Mapping[str, Any]]) -> Mapping[str, Mapping[str, int]]:
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for run in runs:
+        # A run that makes many partitions tells the same about each of them.
+        events = {event["assetKey"]["path"][-1]: event for event in run["assetMaterializations"]}
+        for asset, event in events.items():
+            numbers = [entry for entry in event["metadataEntries"] if "intRepr" in entry]
+            counts[asset].update({entry["label"]: int(entry["intRepr"]) for entry in numbers})
+            counts[asset]["runs"] += 1
+    return counts
 
 
 def _listener() -> socket.socket:

@@ -39,8 +39,10 @@ def open_catalog(uri: str, warehouse: str, properties: Mapping[str, str]) -> Cat
     """
     from pyiceberg.catalog import load_catalog
 
+    # A SQL catalog shows only what was made under the same name: take pyiceberg's default, which
+    # a reader gets who gives none.
     return load_catalog(
-        "forge", **{"warehouse": warehouse, **_s3(), **_kind(uri), **dict(properties)}
+        "default", **{"warehouse": warehouse, **_s3(), **_kind(uri), **dict(properties)}
     )
 
 
