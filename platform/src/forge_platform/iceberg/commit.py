@@ -41,6 +41,7 @@ class Plan:
     Attributes:
         written_once: the files come from a stream that cannot be read again, so they are
             kept for the next attempt.
+        same_rows: the files hold the same rows in another shape, so the data version stays.
     """
 
     added: list[DataFile] = field(default_factory=list)
@@ -50,6 +51,7 @@ class Plan:
     deleted: int = 0
     unchanged: int = 0
     written_once: bool = False
+    same_rows: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +127,8 @@ def _differs(table: Table, plan: Plan, properties: Mapping[str, str]) -> bool:
 
 def _commit_once(table: Table, plan: Plan, properties: Mapping[str, str]) -> None:
     commit_id = str(uuid.uuid4())
-    version = {DATA_VERSION: commit_id} if plan.added or plan.removed else {}
+    changed = bool(plan.added or plan.removed) and not plan.same_rows
+    version = {DATA_VERSION: commit_id} if changed else {}
     try:
         with storage_errors(table.location()), table.transaction() as transaction:
             update = transaction.update_snapshot(
