@@ -170,7 +170,7 @@ def test_locations_are_the_same_wherever_they_are_repeated() -> None:
     development = root["dependency-groups"]["dev"]
     for location in LOCATIONS:
         assert location in development
-        assert location in demo["project"]["dependencies"]
+        assert location in demo["project"]["optional-dependencies"]["local"]
         assert location in root["tool"]["uv"]["sources"]
 
 

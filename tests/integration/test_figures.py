@@ -15,7 +15,7 @@ from whole_platform import Platform, connected, query, select_like
 
 from forge_platform.testing import ConnectionParameters, EmbeddedPostgres
 
-CDNOW = Path(__file__).parents[2] / "demo" / "data" / "CDNOW_master.txt.gz"
+CDNOW = Path(__file__).parents[2] / "demo/src/forge_demo/data/CDNOW_master.txt.gz"
 FIRST_DAY, LAST_DAY = "2024-01-01", "2025-07-10"  # 11 days longer than there are orders
 
 INPUTS = """

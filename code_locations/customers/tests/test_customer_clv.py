@@ -15,7 +15,7 @@ import pytest
 
 from customers.transforms import cohort_retention, customer_clv
 
-CDNOW = Path(__file__).parents[3] / "demo" / "data" / "CDNOW_master.txt.gz"
+CDNOW = Path(__file__).parents[3] / "demo/src/forge_demo/data/CDNOW_master.txt.gz"
 ORDERS = {
     "customer_id": pl.Int64(),
     "order_date": pl.Date(),

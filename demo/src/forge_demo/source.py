@@ -1,6 +1,6 @@
 """The source database: real CDNOW purchases, and by one rule what they lack.
 
-``demo/data/CDNOW_master.txt.gz`` holds customer id, date, number of CDs and amount of every
+``data/CDNOW_master.txt.gz`` holds customer id, date, number of CDs and amount of every
 purchase. A purchase becomes an order whose id is its line number, 9,861 days later; everything
 else follows from the ids, so that any other program can count what must come out:
 
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from forge_platform.testing import ConnectionParameters
 
-CDNOW_FILE = Path(__file__).parents[2] / "data" / "CDNOW_master.txt.gz"
+CDNOW_FILE = Path(__file__).with_name("data") / "CDNOW_master.txt.gz"
 SHIFT = timedelta(days=9_861)
 LAST_CUSTOMER_ID = 23_570
 CURRENCIES = {7: "EUR", 8: "EUR", 9: "GBP", 10: "CAD"}
