@@ -64,8 +64,10 @@ RUN echo 'forge:x:10001:10001::/tmp:/usr/sbin/nologin' >> /etc/passwd && \
 ENV PATH=/app/code/bin:/app/venv/bin:/usr/local/bin:/usr/bin:/bin HOME=/tmp \
     DAGSTER_HOME=/opt/dagster/dagster_home MPLCONFIGDIR=/tmp/matplotlib \
     PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+COPY docker/entrypoint /usr/local/bin/entrypoint
 WORKDIR /tmp
 USER 10001:10001
+ENTRYPOINT ["/usr/local/bin/entrypoint"]
 
 FROM runtime AS platform
 COPY --from=platform-dependencies /app/venv /app/venv

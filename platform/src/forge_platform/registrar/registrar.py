@@ -1,0 +1,131 @@
+"""Keeps the workspace: what is in the ConfigMap, in the pods and in every webserver.
+
+Each look starts from what the cluster says now, so nothing is lost when a look is missed, fails
+in between, or the registrar itself starts anew. Only which server a webserver was last made to
+load is remembered, and forgetting it costs one reload.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from forge_platform.errors import SourceUnavailable
+from forge_platform.logs import event
+from forge_platform.registrar.cluster import Cluster, ControlPod, version_of
+from forge_platform.registrar.code_server import server_id
+from forge_platform.registrar.webserver import Webserver
+from forge_platform.registrar.workspace import (
+    CodeServer,
+    Endpoint,
+    Workspace,
+    duplicates,
+    parse,
+    render,
+    unique,
+    wanted,
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A reload that was done: of which location, in which webserver process."""
+
+    process: str
+    location: str
+
+
+class Registrar:
+    """Brings workspace and webservers to what the cluster's Services say.
+
+    Args:
+        cluster: where they are.
+        webserver_port: port of the webserver's pods.
+        path_prefix: the webserver's path prefix, if it has one.
+    """
+
+    def __init__(self, cluster: Cluster, webserver_port: int, path_prefix: str = "") -> None:
+        self._cluster = cluster
+        self._port = webserver_port
+        self._prefix = path_prefix
+        self._loaded: dict[Loaded, frozenset[Endpoint]] = {}
+
+    def step(self) -> bool:
+        """Looks once, and does what is due; returns whether everything is as it should be."""
+        listed = self._cluster.code_servers()
+        for left_out in duplicates(listed):
+            log.warning(
+                event("duplicate_location", location=left_out.location, service=left_out.service)
+            )
+        servers = unique(listed)
+        workspace = self._write_workspace(servers)
+        self._tell_pods(version_of(render(workspace)))
+        webservers = [pod for pod in self._cluster.webservers() if pod.ready]
+        self._forget_all_but(pod.process for pod in webservers)
+        current = [self._update(pod, workspace, servers) for pod in webservers]
+        return all(current)
+
+    def _write_workspace(self, servers: Mapping[str, CodeServer]) -> Workspace:
+        text = self._cluster.workspace_text()
+        present = parse(text or "")
+        workspace = wanted(servers, present)
+        if text is None or workspace != present:
+            self._cluster.write_workspace(render(workspace))
+            added, removed = workspace.keys() - present.keys(), present.keys() - workspace.keys()
+            log.info(
+                event("workspace", added=",".join(sorted(added)), removed=",".join(sorted(removed)))
+            )
+        return workspace
+
+    def _tell_pods(self, version: str) -> None:
+        for pod in (*self._cluster.webservers(), *self._cluster.daemons()):
+            if pod.workspace != version:
+                self._cluster.tell(pod, version)
+
+    def _forget_all_but(self, processes: Iterable[str]) -> None:
+        kept = set(processes)
+        self._loaded = {key: done for key, done in self._loaded.items() if key.process in kept}
+
+    def _update(
+        self, pod: ControlPod, workspace: Workspace, servers: Mapping[str, CodeServer]
+    ) -> bool:
+        webserver = Webserver(f"http://{pod.address}:{self._port}{self._prefix}", pod.process)
+        try:
+            loaded = webserver.locations()
+            if loaded.keys() != workspace.keys():
+                webserver.reload_workspace()
+                loaded = webserver.locations()
+                log.info(event("reloaded", webserver=pod.name, locations=",".join(loaded)))
+            current = [
+                self._update_location(webserver, servers[name], loaded.get(name))
+                for name in workspace
+                if name in loaded
+            ]
+        except SourceUnavailable as error:
+            log.warning(event("webserver_unavailable", webserver=pod.name, reason=error))
+            return False
+        return all(current) and loaded.keys() == workspace.keys()
+
+    def _update_location(
+        self, webserver: Webserver, server: CodeServer, loaded_from: str | None
+    ) -> bool:
+        """Reloads a location when the pods behind it changed; returns whether it is current."""
+        if server.is_between_versions:
+            # What the webserver loads now could be half of each. The old one leaves in a moment.
+            return False
+        ids = {server_id(endpoint.address, server.port) for endpoint in server.serving}
+        if not ids or None in ids:
+            return not server.serving
+        key = Loaded(webserver.process, server.location)
+        if loaded_from in ids and self._loaded.get(key) == server.endpoints:
+            return True
+        webserver.reload_location(server.location)
+        now_from = webserver.locations().get(server.location)
+        log.info(event("reloaded", location=server.location, server=now_from))
+        if now_from not in ids:
+            return False
+        self._loaded[key] = server.endpoints
+        return True

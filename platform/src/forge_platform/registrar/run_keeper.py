@@ -1,0 +1,208 @@
+"""Keeps runs and Kubernetes Jobs in step.
+
+A run whose pod cannot start or has died is failed with the reason that Kubernetes gives; what is
+done about a failed run is for the instance's retry policy. The Job of a run that ended is removed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+from kubernetes import client
+
+from forge_platform.logs import event
+from forge_platform.registrar.cluster import NOT_FOUND
+from forge_platform.registrar.diagnosis import Diagnosis, Patience, Stage, diagnose, eviction
+
+log = logging.getLogger(__name__)
+
+RUN_ID = "dagster/run-id"
+_TIMEOUT = (3, 15)
+_Status = dg.DagsterRunStatus
+_STARTED = (_Status.STARTING, _Status.STARTED, _Status.CANCELING)
+_ENDED = frozenset({_Status.SUCCESS, _Status.FAILURE, _Status.CANCELED})
+
+
+@dataclass
+class RunObjects:
+    """What Kubernetes has of one run."""
+
+    jobs: list[client.V1Job] = field(default_factory=list)
+    pods: list[client.V1Pod] = field(default_factory=list)
+
+    @property
+    def job(self) -> client.V1Job | None:
+        """The newest Job: a run that is resumed has several."""
+        return max(self.jobs, key=lambda job: job.metadata.creation_timestamp, default=None)
+
+    @property
+    def uids(self) -> frozenset[str]:
+        """Identities of what events may be about."""
+        return frozenset(found.metadata.uid for found in (*self.jobs, *self.pods))
+
+
+class RunKeeper:
+    """Fails runs that Kubernetes cannot run, and removes the Jobs of those that ended.
+
+    Args:
+        instance: where the runs are.
+        namespace: where their Jobs are.
+        patience: how long what is wrong may stay so.
+        retention: how long a Job stays after its run has ended, for those who look at its pod.
+    """
+
+    def __init__(
+        self,
+        instance: dg.DagsterInstance,
+        namespace: str,
+        patience: Patience,
+        retention: timedelta,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._instance = instance
+        self._namespace = namespace
+        self._patience = patience
+        self._retention = retention
+        self._now = now
+        self._core = client.CoreV1Api()
+        self._batch = client.BatchV1Api()
+        self._first_seen: dict[tuple[str, Stage], datetime] = {}
+        self._told: set[str] = set()
+
+    def watches(self) -> Sequence[tuple[Callable[..., Any], Mapping[str, str]]]:
+        """The list calls, with their filters, after whose changes to look again."""
+        runs = {"label_selector": RUN_ID}
+        return [
+            (self._core.list_namespaced_pod, runs),
+            (self._batch.list_namespaced_job, runs),
+        ]
+
+    def step(self) -> bool:
+        """Looks once at all runs and Jobs; returns whether there is nothing left to wait for."""
+        found = self._objects()
+        runs = {record.run_id: record for record in self._runs(found)}
+        active = {name: run for name, run in runs.items() if run.status in _STARTED}
+        suspects = self._diagnosed(found, active)
+        for run_id, diagnosis in suspects.items():
+            self._judge(active[run_id], diagnosis)
+        seen = {(run_id, diagnosis.stage) for run_id, diagnosis in suspects.items()}
+        self._first_seen = {key: at for key, at in self._first_seen.items() if key in seen}
+        leaving = [
+            self._clear(objects, runs.get(run_id))
+            for run_id, objects in found.items()
+            if run_id not in active
+        ]
+        return not suspects and not any(leaving)
+
+    def _objects(self) -> Mapping[str, RunObjects]:
+        found: dict[str, RunObjects] = defaultdict(RunObjects)
+        for job in self._list(self._batch.list_namespaced_job, label_selector=RUN_ID):
+            found[job.metadata.labels[RUN_ID]].jobs.append(job)
+        for pod in self._list(self._core.list_namespaced_pod, label_selector=RUN_ID):
+            found[pod.metadata.labels[RUN_ID]].pods.append(pod)
+        return found
+
+    def _runs(self, found: Iterable[str]) -> Iterable[dg.DagsterRun]:
+        yield from self._instance.get_runs(dg.RunsFilter(statuses=list(_STARTED)))
+        if ids := list(found):
+            yield from self._instance.get_runs(dg.RunsFilter(run_ids=ids))
+
+    def _diagnosed(
+        self, found: Mapping[str, RunObjects], active: Iterable[str]
+    ) -> Mapping[str, Diagnosis]:
+        nothing = RunObjects()
+        of_runs = {run_id: found.get(run_id, nothing) for run_id in active}
+        pending = [objects for objects in of_runs.values() if _is_pending(objects)]
+        events = self._warnings(pending)
+        diagnosed = {
+            run_id: diagnose(objects.job, objects.pods, events)
+            for run_id, objects in of_runs.items()
+        }
+        return {run_id: diagnosis for run_id, diagnosis in diagnosed.items() if diagnosis}
+
+    def _warnings(self, pending: Iterable[RunObjects]) -> Sequence[client.CoreV1Event]:
+        uids = {uid for objects in pending for uid in objects.uids}
+        if not uids:
+            return []
+        warnings = self._list(self._core.list_namespaced_event, field_selector="type=Warning")
+        about = [found for found in warnings if found.involved_object.uid in uids]
+        return sorted(about, key=lambda found: found.metadata.creation_timestamp)
+
+    def _judge(self, run: dg.DagsterRun, diagnosis: Diagnosis) -> None:
+        now = self._now()
+        first_seen = self._first_seen.setdefault((run.run_id, diagnosis.stage), now)
+        if not self._patience.is_over(diagnosis, first_seen, now):
+            return
+        # It may have ended since the look; what is reported last counts.
+        current = self._instance.get_run_by_id(run.run_id)
+        if current is None or current.status != run.status:
+            return
+        if current.status == _Status.CANCELING:
+            self._instance.report_run_canceled(current, message=diagnosis.reason)
+        else:
+            self._instance.report_run_failed(current, message=_message(current, diagnosis))
+        log.warning(event("run_ended", run=run.run_id, reason=diagnosis.reason))
+
+    def _clear(self, objects: RunObjects, run: dg.DagsterRun | None) -> bool:
+        """Removes the Jobs of a run that ended; returns whether some are still kept."""
+        if run is None or run.status not in _ENDED:
+            return False
+        for pod in objects.pods:
+            self._tell_of_eviction(run, pod)
+        ended = self._ended_at(run)
+        if ended and self._now() - ended < self._retention:
+            return True
+        for job in objects.jobs:
+            if not job.metadata.deletion_timestamp:
+                self._delete(job)
+        return False
+
+    def _ended_at(self, run: dg.DagsterRun) -> datetime | None:
+        record = self._instance.get_run_record_by_id(run.run_id)
+        return datetime.fromtimestamp(record.end_time, UTC) if record and record.end_time else None
+
+    def _tell_of_eviction(self, run: dg.DagsterRun, pod: client.V1Pod) -> None:
+        """Says in a run's log why its pod was told to end: the run only knows that it was."""
+        reason = eviction(pod)
+        if reason and run.status == _Status.FAILURE and pod.metadata.uid not in self._told:
+            self._told.add(pod.metadata.uid)
+            self._instance.report_engine_event(f"Kubernetes took the pod away. {reason}", run)
+
+    def _delete(self, job: client.V1Job) -> None:
+        log.info(event("job_removed", job=job.metadata.name))
+        try:
+            self._batch.delete_namespaced_job(
+                job.metadata.name,
+                self._namespace,
+                propagation_policy="Background",
+                _request_timeout=_TIMEOUT,
+            )
+        except client.ApiException as error:
+            if error.status != NOT_FOUND:
+                raise
+
+    def _list(self, call: Callable[..., Any], **filters: str) -> Sequence[Any]:
+        items: Sequence[Any] = call(self._namespace, _request_timeout=_TIMEOUT, **filters).items
+        return items
+
+
+def _is_pending(objects: RunObjects) -> bool:
+    """Whether events may say why it does not start."""
+    return all(pod.status.phase == "Pending" for pod in objects.pods)
+
+
+def _message(run: dg.DagsterRun, diagnosis: Diagnosis) -> str:
+    if diagnosis.stage is Stage.ENDED:
+        return f"The run's pod ended before the run did. {diagnosis.reason}"
+    return f"The run's pod cannot start. {diagnosis.reason}" + _log_of(run)
+
+
+def _log_of(run: dg.DagsterRun) -> str:
+    image = run.tags.get(".dagster/image") or run.tags.get("docker/image")
+    return f"\nIts image is {image}." if image else ""

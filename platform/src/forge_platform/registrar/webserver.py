@@ -1,0 +1,97 @@
+"""What the registrar asks a webserver, over its GraphQL API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from forge_platform.errors import SourceUnavailable
+
+_LOCATIONS = """
+{
+  workspaceOrError {
+    ... on Workspace {
+      locationEntries { name locationOrLoadError { ... on RepositoryLocation { serverId } } }
+    }
+    ... on PythonError { message }
+  }
+}
+"""
+
+_RELOAD_WORKSPACE = """
+mutation {
+  reloadWorkspace {
+    __typename
+    ... on PythonError { message }
+    ... on UnauthorizedError { message }
+  }
+}
+"""
+
+_RELOAD_LOCATION = """
+mutation Reload($name: String!) {
+  reloadRepositoryLocation(repositoryLocationName: $name) {
+    __typename
+    ... on PythonError { message }
+    ... on UnauthorizedError { message }
+  }
+}
+"""
+
+_RELOADED = frozenset({"Workspace", "WorkspaceLocationEntry", "RepositoryLocationNotFound"})
+
+
+class ReloadRefused(SourceUnavailable):
+    """The webserver does not reload: it is read-only, or failed to."""
+
+
+@dataclass(frozen=True)
+class Webserver:
+    """One webserver process.
+
+    Attributes:
+        url: base address, with its path prefix.
+        process: names the process; a restarted one has another name.
+    """
+
+    url: str
+    process: str
+    timeout: float = 60
+
+    def locations(self) -> Mapping[str, str | None]:
+        """The id of the server that each location was loaded from, None for one not loaded."""
+        entries = self._ask(_LOCATIONS)["workspaceOrError"].get("locationEntries", ())
+        return {entry["name"]: _server_id(entry["locationOrLoadError"]) for entry in entries}
+
+    def reload_workspace(self) -> None:
+        """Reads the workspace file and loads every location again."""
+        _expect_reloaded(self._ask(_RELOAD_WORKSPACE)["reloadWorkspace"])
+
+    def reload_location(self, name: str) -> None:
+        """Loads one location again."""
+        _expect_reloaded(self._ask(_RELOAD_LOCATION, name=name)["reloadRepositoryLocation"])
+
+    def _ask(self, document: str, **variables: object) -> dict[str, Any]:
+        body = {"query": document, "variables": variables}
+        try:
+            response = httpx.post(f"{self.url}/graphql", json=body, timeout=self.timeout)
+            answer = response.json()
+        except (httpx.HTTPError, ValueError) as error:
+            reason = type(error).__name__
+            raise SourceUnavailable(f"The webserver at {self.url} says: {reason}.") from error
+        if not answer.get("data"):
+            raise SourceUnavailable(f"The webserver at {self.url} says: {answer.get('errors')}")
+        data: dict[str, Any] = answer["data"]
+        return data
+
+
+def _expect_reloaded(result: Mapping[str, Any]) -> None:
+    if result["__typename"] not in _RELOADED:
+        raise ReloadRefused(f"{result['__typename']}: {result.get('message')}")
+
+
+def _server_id(location: Mapping[str, Any] | None) -> str | None:
+    return location.get("serverId") if location else None
