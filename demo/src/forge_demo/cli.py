@@ -39,7 +39,14 @@ def _clean(options: argparse.Namespace) -> int:
     return 0
 
 
-_COMMANDS = {"run": _run, "change": _change, "clean": _clean}
+def _seed(options: argparse.Namespace) -> int:
+    from forge_demo.seed import seed
+
+    seed(options.database, options.bucket, patience=options.limit)
+    return 0
+
+
+_COMMANDS = {"run": _run, "change": _change, "clean": _clean, "seed": _seed}
 
 
 def _state(options: argparse.Namespace) -> DemoState:
@@ -58,6 +65,10 @@ def _parser() -> argparse.ArgumentParser:
     change = _add_command(commands, "change", "change the source while the demo runs")
     _add_limit(change, "the change must have arrived", 600)
     _add_command(commands, "clean", "remove everything that the demo has kept")
+    seed = commands.add_parser("seed", help="fill the servers of a development cluster")
+    seed.add_argument("--database", action="append", default=[], help="a database to make")
+    seed.add_argument("--bucket", action="append", default=[], help="a bucket to make")
+    _add_limit(seed, "the servers must answer", 300)
     return parser
 
 

@@ -10,6 +10,7 @@ import httpx
 
 from forge_demo import queries
 from forge_platform.errors import PermanentError, SourceUnavailable
+from forge_platform.maintenance import GROUP
 
 REPOSITORY = "__repository__"
 ENDED = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
@@ -149,9 +150,13 @@ class DagsterApi:
         }
 
     def assets(self) -> list[Asset]:
-        """All assets that some code location makes."""
+        """All assets that some code location makes; the nightly care of tables is none."""
         nodes = self._ask(queries.ASSETS)["assetNodes"]
-        return [_asset(node) for node in nodes if node["isMaterializable"]]
+        return [
+            _asset(node)
+            for node in nodes
+            if node["isMaterializable"] and node["groupName"] != GROUP
+        ]
 
     def runs(self, created_after: float = 0) -> list[Run]:
         """The runs, oldest first."""

@@ -20,6 +20,7 @@ ASSETS = """
 {
   assetNodes {
     assetKey { path }
+    groupName
     repository { location { name } }
     isMaterializable
     jobNames

@@ -126,8 +126,8 @@ def _page(days: Sequence[date], page: int) -> Answer:
     return _json(HTTPStatus.OK, {"rates": rates, "page": page, "next_page": next_page})
 
 
-def server(port: int, docs: Path) -> ThreadingHTTPServer:
-    """The API on 127.0.0.1, ready to ``serve_forever``; port 0 takes a free one."""
+def server(port: int, docs: Path, host: str = "127.0.0.1") -> ThreadingHTTPServer:
+    """The API, ready to ``serve_forever``; port 0 takes a free one."""
     api = RatesApi(docs)
 
     class Handler(BaseHTTPRequestHandler):
@@ -143,16 +143,17 @@ def server(port: int, docs: Path) -> ThreadingHTTPServer:
             self.end_headers()
             self.wfile.write(answer.body)
 
-    return ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    return ThreadingHTTPServer((host, port), Handler)
 
 
 def main() -> None:
     """Serves until the process is stopped."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--docs", type=Path, required=True)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at")
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="pages to answer")
     arguments = parser.parse_args()
-    server(arguments.port, arguments.docs).serve_forever()
+    server(arguments.port, arguments.docs, arguments.host).serve_forever()
 
 
 if __name__ == "__main__":
