@@ -49,7 +49,9 @@ SCHEDULES = {
     "daily_customer_schedule": ("0 2 * * *", None),
     "daily_schedule": ("0 6 * * *", "America/New_York"),
     "adaptive_schedule": ("0 */4 * * *", None),
+    "table_care_schedule": ("30 3 * * *", None),
 }
+ELSEWHERE = {"customer_metrics_serving", "customer_metrics_export"}  # no Iceberg table
 SENSORS = {"new_data_sensor": 60, "s3_file_sensor": 300, "new_file_sensor": 300}
 
 LOAD_ALONE = """
@@ -69,10 +71,14 @@ def definitions(location: str) -> dg.Definitions:
     return found
 
 
-def own_specs(location: str) -> Iterator[dg.AssetSpec]:
+def executable_specs(location: str) -> Iterator[dg.AssetSpec]:
     for asset in definitions(location).assets or ():
         if isinstance(asset, dg.AssetsDefinition) and asset.is_executable:
             yield from asset.specs
+
+
+def own_specs(location: str) -> Iterator[dg.AssetSpec]:
+    return (spec for spec in executable_specs(location) if spec.group_name != "table_care")
 
 
 def produced(location: str) -> dict[str, dg.AssetSpec]:
@@ -97,7 +103,19 @@ def test_definitions_load_with_no_variable_and_no_network(location: str) -> None
 def test_assets_and_jobs_are_those_of_the_design(location: str) -> None:
     assert set(produced(location)) == ASSETS[location]
     jobs = {job.name for job in definitions(location).jobs or ()}
-    assert jobs == JOBS[location]
+    assert jobs == JOBS[location] | {"table_care"}
+
+
+@pytest.mark.parametrize("location", LOCATIONS)
+def test_every_table_is_cared_for(location: str) -> None:
+    care = [spec for spec in executable_specs(location) if spec.group_name == "table_care"]
+    names = {spec.key.to_user_string() for spec in care}
+    assert names == {f"{asset}_care" for asset in ASSETS[location] - ELSEWHERE}
+    for spec in care:
+        assert spec.owners == [f"team:{location}"]
+        assert spec.metadata["documentation"].value.endswith("docs/table-care.md")
+        assert spec.metadata["keep_days"] > 0
+        assert spec.automation_condition is None
 
 
 def test_schedules_and_sensors_are_those_of_the_design() -> None:

@@ -38,6 +38,7 @@ from forge_platform.location import (
     store_resource,
 )
 from forge_platform.logs import event
+from forge_platform.maintenance import CareOptions
 from forge_platform.metadata import picture, snapshots, written
 from forge_platform.resources.api import ApiResource
 from forge_platform.resources.database import DatabaseResource
@@ -54,6 +55,7 @@ __all__ = [
     "ApiResource",
     "ApiResponseError",
     "AuthenticationFailed",
+    "CareOptions",
     "Changes",
     "CommitConflict",
     "ConfigurationError",

@@ -23,13 +23,13 @@ from forge_platform.environment import (
 from forge_platform.errors import ConfigurationError
 from forge_platform.io_manager import IcebergIOManager
 from forge_platform.logs import LOGGERS
+from forge_platform.maintenance import table_care
+from forge_platform.metadata import DOCUMENTATION, documentation
 from forge_platform.resources.api import ApiResource
 from forge_platform.resources.database import DatabaseResource
 from forge_platform.resources.from_environment import FromEnvironment
 from forge_platform.resources.iceberg import IcebergResource
 from forge_platform.resources.object_store import S3Resource
-
-DOCUMENTATION = "documentation"
 
 RETRY_TRANSIENT = dg.RetryPolicy(
     max_retries=3, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
@@ -52,7 +52,7 @@ def build_definitions(  # noqa: PLR0913 - the sections of a table of contents
 
     Args:
         location: its name; also its asset group's and its Iceberg namespace.
-        assets: what it produces.
+        assets: what it produces. The care of their tables is added, with its job and schedule.
         reads: contracts of the tables of other locations that it reads.
         checks: asset checks.
         jobs: jobs.
@@ -60,11 +60,16 @@ def build_definitions(  # noqa: PLR0913 - the sections of a table of contents
         sensors: sensors; off in dev. The automation sensor is added.
         resources: resources beside Iceberg and its IO manager.
     """
+    care = table_care(location, assets)
     return dg.Definitions(
-        assets=[*_with_links(location, assets), *(contract.spec() for contract in reads)],
+        assets=[
+            *_with_links(location, assets),
+            *care.assets,
+            *(contract.spec() for contract in reads),
+        ],
         asset_checks=checks,
-        jobs=jobs,
-        schedules=schedules,
+        jobs=[*jobs, *care.jobs],
+        schedules=[*schedules, *care.schedules],
         sensors=[*sensors, automation_sensor(location)],
         resources=_resources(location, resources or {}),
         loggers=LOGGERS,
@@ -126,9 +131,7 @@ def _package_folder(location: str) -> Path:
 
 
 def _described(location: str, spec: dg.AssetSpec) -> dg.AssetSpec:
-    page = f"assets.md#{spec.key.path[-1]}"
-    base = os.environ.get("FORGE_DOCS_URL")
-    link = dg.MetadataValue.url(f"{base}/{page}") if base else dg.MetadataValue.path(f"docs/{page}")
+    link = documentation(f"assets.md#{spec.key.path[-1]}")
     described = spec.merge_attributes(
         metadata={NAMESPACE: location, DOCUMENTATION: link}, tags=location_tags(location)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,14 @@ from forge_platform.logs import log_rows
 
 if TYPE_CHECKING:
     from forge_platform.tables import TableView
+
+DOCUMENTATION = "documentation"
+
+
+def documentation(page: str) -> dg.MetadataValue[Any]:
+    """A link to a page of ``docs/``, where ``FORGE_DOCS_URL`` says that it is served."""
+    base = os.environ.get("FORGE_DOCS_URL")
+    return dg.MetadataValue.url(f"{base}/{page}") if base else dg.MetadataValue.path(f"docs/{page}")
 
 
 def picture(png: bytes, title: str) -> dg.MarkdownMetadataValue:

@@ -1,0 +1,1 @@
+"""Table care: compaction, expiry of snapshots, orphan files, old metadata."""
