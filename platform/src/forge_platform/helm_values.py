@@ -1,0 +1,245 @@
+"""The command ``forge-values``: from what a team writes to the values of ``helm/code-location``.
+
+A team writes small maps, one for all environments and one for each. Helm cannot compute the values
+of a subchart, and in those of Dagster's ``deployments`` is a list, which Helm replaces instead of
+merging. So the maps are merged here, and the list is made from the result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from forge_platform.errors import ConfigurationError
+
+Values = Mapping[str, Any]
+
+SUBCHART = "dagster-user-deployments"
+GRPC_PORT = 4000
+USER = 10001
+_LISTENS = {"exec": {"command": ["bash", "-c", f"</dev/tcp/127.0.0.1/{GRPC_PORT}"]}}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints the values."""
+    options = _parser().parse_args(arguments)
+    try:
+        given = [_read(path) for path in options.files]
+        image = {name: value for name, value in vars(options).items() if name in _IMAGE and value}
+        sys.stdout.write(render(release_values([*given, {"image": image}])))
+    except ConfigurationError as error:
+        sys.exit(f"forge-values: {error}")
+
+
+_IMAGE = ("repository", "tag", "digest")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="forge-values",
+        description="Merges the values of a code location, later files winning, and prints the "
+        "values of the chart helm/code-location. The first file is the chart's own values.yaml.",
+    )
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    for name in _IMAGE:
+        parser.add_argument(f"--{name}", help=f"the image's {name}, wins over the files")
+    return parser
+
+
+def _read(path: Path) -> Values:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content or {}, Mapping):
+        raise ConfigurationError(f"{path} must be a map of values.")
+    return content or {}
+
+
+def render(values: Values) -> str:
+    """Values as YAML."""
+    return yaml.safe_dump(dict(values), sort_keys=False)
+
+
+def release_values(maps: Iterable[Values]) -> Values:
+    """The values of one release.
+
+    Args:
+        maps: the chart's own values first, then the team's; later ones win.
+
+    Raises:
+        ConfigurationError: no location or no definite image is named.
+    """
+    merged: Values = {}
+    for values in maps:
+        merged = merge(merged, values)
+    _require(merged)
+    return {**merged, SUBCHART: _subchart(merged)}
+
+
+def merge(base: Values, over: Values) -> Values:
+    """Merges maps as Helm does: maps key by key, all else is replaced, None removes."""
+    merged = dict(base)
+    for key, value in over.items():
+        known = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(known, Mapping):
+            merged[key] = merge(known, value)
+        elif value is None and key in merged:
+            del merged[key]
+        elif value is not None:
+            merged[key] = value
+    return merged
+
+
+def _require(values: Values) -> None:
+    image = values.get("image", {})
+    given = {
+        "location": values.get("location"),
+        "image.repository": image.get("repository"),
+        "image.tag or image.digest": image.get("tag") or image.get("digest"),
+    }
+    missing = [name for name, value in given.items() if not value]
+    if missing:
+        raise ConfigurationError(f"Set {', '.join(missing)} in one of the files.")
+    if image.get("tag") == "latest" and not image.get("digest"):
+        raise ConfigurationError(
+            "The tag `latest` names another image every day: a run could not be repeated, nor a "
+            "release rolled back. Give the image a tag of its own."
+        )
+
+
+def _subchart(values: Values) -> Values:
+    location = values["location"]
+    return {
+        "fullnameOverride": location,
+        "postgresqlSecretName": values["platform"]["postgresSecret"],
+        "imagePullSecrets": values["image"]["pullSecrets"],
+        # Runs are one process each: nothing in them asks the API server for anything.
+        "rbacEnabled": False,
+        "serviceAccount": {
+            "create": True,
+            "name": location,
+            "annotations": values["serviceAccount"]["annotations"],
+        },
+        "deployments": [_deployment(values)],
+    }
+
+
+def _deployment(values: Values) -> Values:
+    server = values["server"]
+    context = {
+        "name": "DAGSTER_CLI_API_GRPC_CONTAINER_CONTEXT",
+        "value": json.dumps(container_context(values), sort_keys=True),
+    }
+    return {
+        "name": values["location"],
+        "image": _image(values["image"]),
+        "port": GRPC_PORT,
+        "dagsterApiGrpcArgs": ["-m", definitions_module(values)],
+        # What the chart would add to run pods is the server's; theirs is in the variable.
+        "includeConfigInLaunchedRuns": {"enabled": False},
+        "env": [context, *_variables(values, "server")],
+        "envSecrets": _references(values, "secrets", "server"),
+        "envConfigMaps": _references(values, "configMaps", "server"),
+        "resources": server["resources"],
+        "labels": server["labels"],
+        "annotations": server["annotations"],
+        "nodeSelector": server["nodeSelector"],
+        "tolerations": server["tolerations"],
+        "affinity": server["affinity"],
+        "podSecurityContext": _POD_SECURITY,
+        "securityContext": _SECURITY,
+        "volumes": [{"name": "tmp", "emptyDir": {}}],
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
+        # The server listens once its definitions are loaded. The chart's own probe would start
+        # Python every time, which takes longer than the period here.
+        "startupProbe": {"enabled": True, **_LISTENS, "periodSeconds": 1, "failureThreshold": 180},
+        "readinessProbe": {**_LISTENS, "periodSeconds": 2, "timeoutSeconds": 2},
+        "livenessProbe": {**_LISTENS, "periodSeconds": 20, "timeoutSeconds": 5},
+        "deploymentStrategy": {
+            "type": "RollingUpdate",
+            "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
+        },
+    }
+
+
+_POD_SECURITY = {
+    "runAsNonRoot": True,
+    "runAsUser": USER,
+    "runAsGroup": USER,
+    "fsGroup": USER,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+_SECURITY = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
+def container_context(values: Values) -> Values:
+    """What Dagster's launcher merges over its own settings for a run of this location."""
+    run = values["run"]
+    pod = {
+        name: run[given]
+        for name, given in (
+            ("node_selector", "nodeSelector"),
+            ("tolerations", "tolerations"),
+            ("affinity", "affinity"),
+        )
+        if run[given]
+    }
+    ttl = run.get("ttlSecondsAfterFinished")
+    raw = {
+        "pod_spec_config": pod,
+        "pod_template_spec_metadata": {"annotations": run["annotations"]}
+        if run["annotations"]
+        else {},
+        "job_spec_config": {} if ttl is None else {"ttl_seconds_after_finished": ttl},
+    }
+    names = {
+        "env": _variables(values, "run"),
+        "env_secrets": [item["name"] for item in _references(values, "secrets", "run")],
+        "env_config_maps": [item["name"] for item in _references(values, "configMaps", "run")],
+        "image_pull_secrets": values["image"]["pullSecrets"],
+        "resources": run["resources"],
+        "labels": run["labels"],
+        "run_k8s_config": {name: value for name, value in raw.items() if value},
+    }
+    given = {name: value for name, value in names.items() if value}
+    policy = values["image"]["pullPolicy"]
+    account = values["location"]
+    return {"k8s": {"image_pull_policy": policy, "service_account_name": account, **given}}
+
+
+def definitions_module(values: Values) -> str:
+    """The Python module that the code server loads."""
+    return str(values.get("module") or f"{values['location'].replace('-', '_')}.definitions")
+
+
+def _image(image: Values) -> Values:
+    names = ("repository", "tag", "digest", "pullPolicy")
+    return {name: image[name] for name in names if image.get(name)}
+
+
+def _references(values: Values, kind: str, part: str) -> list[Values]:
+    names = dict.fromkeys([*values[kind], *values[part][kind]])
+    return [{"name": name} for name in names]
+
+
+def _variables(values: Values, part: str) -> list[Values]:
+    merged = merge(values["env"], values[part]["env"])
+    return [_variable(name, value) for name, value in sorted(merged.items())]
+
+
+def _variable(name: str, value: object) -> Values:
+    if isinstance(value, Mapping):
+        return {"name": name, "valueFrom": dict(value)}
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return {"name": name, "value": text}
