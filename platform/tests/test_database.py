@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import dagster as dg
+import duckdb
 import psycopg2
 import pyarrow as pa
 import pytest
@@ -177,16 +178,14 @@ def test_a_password_changed_between_two_connections_is_not_shown(
     """DuckDB connects second; its messages quote how it connected."""
     from forge_platform.postgres import stream
 
-    statements = stream._statements
+    engine = stream._engine
 
-    def then_rotate(database: DatabaseResource, statement: sql.Composable) -> tuple[str, str, str]:
-        made = statements(database, statement)
-        object.__setattr__(database, "password", "hunter2'\\ x")
-        return made
+    def rotated(database: DatabaseResource) -> duckdb.DuckDBPyConnection:
+        return engine(database.model_copy(update={"password": "hunter2'\\ x"}))
 
-    monkeypatch.setattr(stream, "_statements", then_rotate)
+    monkeypatch.setattr(stream, "_engine", rotated)
     with pytest.raises(SourceUnavailable, match="password authentication failed") as caught:
-        orders.model_copy().stream(sql.SQL("SELECT 1 AS one"))
+        orders.stream(sql.SQL("SELECT 1 AS one"))
     assert "hunter2" not in everything_said(caught.value)
 
 
@@ -302,6 +301,9 @@ def test_what_arrow_cannot_hold_exactly_arrives_as_text(
         ("timestamptz", "infinity"),
         ("timestamp", "-infinity"),
         ("date", "infinity"),
+        ("timestamptz", "12024-01-01 00:00:00+00"),
+        ("timestamp", "0044-03-15 00:00:00 BC"),
+        ("date", "10000-01-01"),
     ],
 )
 def test_a_value_without_exact_counterpart_fails_and_names_its_column(

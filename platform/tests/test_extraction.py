@@ -1,7 +1,7 @@
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,6 +14,7 @@ import pytest
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from forge_platform import extraction
 from forge_platform.errors import (
     AuthenticationFailed,
     ConfigurationError,
@@ -24,7 +25,7 @@ from forge_platform.extraction import ExtractConfig, Recent, SourceTable, extrac
 from forge_platform.postgres.source import edge_query, position_query, rows_query
 from forge_platform.resources.database import DatabaseResource
 from forge_platform.sensors.new_data import CHANGED_TABLES, new_data_sensor
-from forge_platform.tables import TableWrite
+from forge_platform.tables import Position, TableWrite
 from forge_platform.testing import ConnectionParameters
 
 OLD = "2024-01-01T00:00:00+00:00"
@@ -82,6 +83,10 @@ def insert_now(connection: Connection, number: int) -> None:
         cursor.execute("INSERT INTO customers VALUES (%s, 'a@b.c', '', now())", (number,))
 
 
+def at(watermark: str | None) -> Position:
+    return Position(watermark=watermark)
+
+
 def ids(write: TableWrite) -> list[int]:
     assert isinstance(write.rows, pa.RecordBatchReader)
     return sorted(row["customer_id"] for row in write.rows.read_all().to_pylist())
@@ -99,7 +104,7 @@ def test_without_a_watermark_everything_is_read_and_the_table_replaced(
 ) -> None:
     insert(database, 1, OLD)
     insert(database, 2, "2024-02-01 01:00:00.000001+01")
-    write = extract(database, NEWEST, INCREMENTAL, None)
+    write = extract(database, NEWEST, INCREMENTAL, at(None))
     assert ids(write) == [1, 2]
     assert write.mode == "overwrite"
     assert write.watermark == "2024-02-01T00:00:00.000001+00:00"
@@ -114,7 +119,7 @@ def test_with_a_watermark_only_what_changed_is_read_with_the_overlap(
     insert(database, 2, "2024-01-01T11:50:00Z")
     insert(database, 3, "2024-01-01T12:00:00Z")
     insert(database, 4, "2024-01-01T12:00:01Z")
-    write = extract(database, CUSTOMERS, INCREMENTAL, "2024-01-01T12:00:00+00:00")
+    write = extract(database, CUSTOMERS, INCREMENTAL, at("2024-01-01T12:00:00+00:00"))
     assert ids(write) == [2, 3, 4]
     assert write.mode is None
     assert write.watermark == "2024-01-01T12:00:01+00:00"
@@ -123,7 +128,7 @@ def test_with_a_watermark_only_what_changed_is_read_with_the_overlap(
 
 def test_the_rows_are_a_stream_of_the_expected_columns(database: DatabaseResource) -> None:
     insert(database, 1, OLD)
-    rows = extract(database, CUSTOMERS, FULL, None).rows
+    rows = extract(database, CUSTOMERS, FULL, at(None)).rows
     assert isinstance(rows, pa.RecordBatchReader)
     assert rows.schema.names == ["customer_id", "email", "note", "updated_at"]
     assert rows.schema.field("updated_at").type == pa.timestamp("us", "UTC")
@@ -131,7 +136,7 @@ def test_the_rows_are_a_stream_of_the_expected_columns(database: DatabaseResourc
 
 def test_a_full_run_reads_everything_whatever_the_watermark(database: DatabaseResource) -> None:
     insert(database, 1, OLD)
-    write = extract(database, CUSTOMERS, FULL, "2025-01-01T00:00:00+00:00")
+    write = extract(database, CUSTOMERS, FULL, at("2025-01-01T00:00:00+00:00"))
     assert ids(write) == [1]
     assert write.mode == "overwrite"
 
@@ -140,31 +145,31 @@ def test_the_watermark_never_moves_backwards(database: DatabaseResource) -> None
     insert(database, 1, OLD)
     later = "2025-01-01T00:00:00+00:00"
     for config in (INCREMENTAL, FULL):
-        assert extract(database, CUSTOMERS, config, later).watermark == later
+        assert extract(database, CUSTOMERS, config, at(later)).watermark == later
 
 
 def test_an_empty_table_has_no_watermark_and_keeps_an_old_one(database: DatabaseResource) -> None:
-    write = extract(database, CUSTOMERS, INCREMENTAL, None)
+    write = extract(database, CUSTOMERS, INCREMENTAL, at(None))
     assert ids(write) == []
     assert write.watermark is None
-    assert extract(database, CUSTOMERS, INCREMENTAL, OLD).watermark == OLD
+    assert extract(database, CUSTOMERS, INCREMENTAL, at(OLD)).watermark == OLD
 
 
 def test_time_stamps_in_the_future_do_not_move_the_watermark_there(
     database: DatabaseResource,
 ) -> None:
     insert(database, 1, now() + timedelta(days=300))
-    watermark = extract(database, CUSTOMERS, INCREMENTAL, None).watermark
+    watermark = extract(database, CUSTOMERS, INCREMENTAL, at(None)).watermark
     assert watermark is not None
     assert datetime.fromisoformat(watermark) <= now()
-    assert ids(extract(database, CUSTOMERS, INCREMENTAL, watermark)) == [1]
+    assert ids(extract(database, CUSTOMERS, INCREMENTAL, at(watermark))) == [1]
 
 
 def test_rows_without_a_time_stamp_are_read_by_every_run(database: DatabaseResource) -> None:
     insert(database, 1, None)
     insert(database, 2, OLD)
-    assert ids(extract(database, CUSTOMERS, INCREMENTAL, None)) == [1, 2]
-    assert ids(extract(database, CUSTOMERS, INCREMENTAL, now().isoformat())) == [1]
+    assert ids(extract(database, CUSTOMERS, INCREMENTAL, at(None))) == [1, 2]
+    assert ids(extract(database, CUSTOMERS, INCREMENTAL, at(now().isoformat()))) == [1]
 
 
 def test_time_stamps_without_zone_are_utc(database: DatabaseResource) -> None:
@@ -174,7 +179,7 @@ def test_time_stamps_without_zone_are_utc(database: DatabaseResource) -> None:
     insert(database, 1, "2024-01-01 11:00:00")
     insert(database, 2, "2024-01-01 12:00:00")
     try:
-        write = extract(database, source, INCREMENTAL, "2024-01-01T11:30:00+00:00")
+        write = extract(database, source, INCREMENTAL, at("2024-01-01T11:30:00+00:00"))
         assert ids(write) == [2]
         assert write.watermark == "2024-01-01T12:00:00+00:00"
     finally:
@@ -191,8 +196,8 @@ def test_recent_rows_are_read_again_even_if_unchanged(database: DatabaseResource
     insert(database, 2, OLD)
     execute(database, "UPDATE customers SET day = current_date - 8 WHERE customer_id = 1")
     execute(database, "UPDATE customers SET day = current_date - 7 WHERE customer_id = 2")
-    assert ids(extract(database, source, INCREMENTAL, now().isoformat())) == [2]
-    assert ids(extract(database, source, FULL, None)) == [1, 2]
+    assert ids(extract(database, source, INCREMENTAL, at(now().isoformat()))) == [2]
+    assert ids(extract(database, source, FULL, at(None))) == [1, 2]
 
 
 # since
@@ -203,7 +208,7 @@ def test_since_reads_from_a_moment_on(database: DatabaseResource) -> None:
     insert(database, 2, "2024-02-01T00:00:00Z")
     insert(database, 3, "2024-03-01T00:00:00Z")
     since = ExtractConfig(since="2024-02-01")
-    write = extract(database, CUSTOMERS, since, "2024-02-15T00:00:00+00:00")
+    write = extract(database, CUSTOMERS, since, at("2024-02-15T00:00:00+00:00"))
     assert ids(write) == [2, 3]
     assert write.mode is None
     assert write.watermark == "2024-03-01T00:00:00+00:00"
@@ -216,8 +221,8 @@ def test_since_beyond_the_watermark_leaves_it_so_that_the_gap_is_read_later(
     insert(database, 1, "2024-02-01T00:00:00Z")
     insert(database, 2, "2024-03-01T00:00:00Z")
     config = ExtractConfig(mode="since", since="2024-02-15T00:00:00+00:00")
-    assert extract(database, CUSTOMERS, config, OLD).watermark == OLD
-    assert extract(database, CUSTOMERS, config, None).watermark is None
+    assert extract(database, CUSTOMERS, config, at(OLD)).watermark == OLD
+    assert extract(database, CUSTOMERS, config, at(None)).watermark is None
 
 
 @pytest.mark.parametrize(
@@ -232,7 +237,7 @@ def test_a_configuration_that_makes_no_sense_is_refused(
     database: DatabaseResource, config: ExtractConfig, said: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=said):
-        extract(database, CUSTOMERS, config, OLD)
+        extract(database, CUSTOMERS, config, at(OLD))
 
 
 def test_the_run_configuration_is_dagsters(database: DatabaseResource) -> None:
@@ -240,7 +245,7 @@ def test_the_run_configuration_is_dagsters(database: DatabaseResource) -> None:
 
     @dg.op
     def read(config: ExtractConfig) -> str:
-        return str(extract(database, CUSTOMERS, config, OLD).metadata["extraction"])
+        return str(extract(database, CUSTOMERS, config, at(OLD)).metadata["extraction"])
 
     @dg.job
     def reading() -> None:
@@ -259,7 +264,7 @@ def test_the_run_configuration_is_dagsters(database: DatabaseResource) -> None:
 
 def test_a_malformed_watermark_is_refused(database: DatabaseResource) -> None:
     with pytest.raises(ConfigurationError, match=r"watermark of public\.customers is 'rubbish'"):
-        extract(database, CUSTOMERS, INCREMENTAL, "rubbish")
+        extract(database, CUSTOMERS, INCREMENTAL, at("rubbish"))
 
 
 # Rows committed late
@@ -272,12 +277,12 @@ def test_a_transaction_that_commits_long_after_is_not_lost(database: DatabaseRes
         insert_now(late, 1)
         time.sleep(0.05)
         insert(database, 2, now())
-        first = extract(database, source, INCREMENTAL, None)
+        first = extract(database, source, INCREMENTAL, at(None))
         assert ids(first) == [2]
         late.commit()
-    second = extract(database, source, INCREMENTAL, first.watermark)
+    second = extract(database, source, INCREMENTAL, at(first.watermark))
     assert ids(second) == [1, 2]
-    third = extract(database, source, INCREMENTAL, second.watermark)
+    third = extract(database, source, INCREMENTAL, at(second.watermark))
     assert ids(third) == [2]
 
 
@@ -285,10 +290,10 @@ def test_a_transaction_that_has_written_nothing_yet_counts(database: DatabaseRes
     source = replace(CUSTOMERS, overlap=timedelta(0))
     with transaction(database) as late:
         insert(database, 2, now())
-        watermark = extract(database, source, INCREMENTAL, None).watermark
+        watermark = extract(database, source, INCREMENTAL, at(None)).watermark
         insert_now(late, 1)
         late.commit()
-    assert ids(extract(database, source, INCREMENTAL, watermark)) == [1, 2]
+    assert ids(extract(database, source, INCREMENTAL, at(watermark))) == [1, 2]
 
 
 def test_a_running_extraction_does_not_hold_the_watermark_back(
@@ -299,7 +304,7 @@ def test_a_running_extraction_does_not_hold_the_watermark_back(
     reader.read_next_batch()
     newest = now()
     insert(database, 1, newest)
-    assert extract(database, CUSTOMERS, INCREMENTAL, None).watermark == newest.isoformat()
+    assert extract(database, CUSTOMERS, INCREMENTAL, at(None)).watermark == newest.isoformat()
 
 
 def test_nothing_is_lost_while_many_write_at_once(database: DatabaseResource) -> None:
@@ -321,11 +326,11 @@ def test_nothing_is_lost_while_many_write_at_once(database: DatabaseResource) ->
     watermark = None
     runs = 0
     while any(writer.is_alive() for writer in writers):
-        run = extract(database, source, INCREMENTAL, watermark)
+        run = extract(database, source, INCREMENTAL, at(watermark))
         seen.update(ids(run))
         watermark = run.watermark
         runs += 1
-    seen.update(ids(extract(database, source, INCREMENTAL, watermark)))
+    seen.update(ids(extract(database, source, INCREMENTAL, at(watermark))))
     assert runs > 5
     assert seen == set(written)
 
@@ -337,9 +342,11 @@ def test_who_may_not_see_transactions_is_told(database: DatabaseResource) -> Non
         "GRANT SELECT ON customers TO extractor",
     )
     limited = changed(database, user="extractor", password="e")
-    assert "pg_read_all_stats" in extract(limited, CUSTOMERS, FULL, None).metadata["late_commits"]
+    assert (
+        "pg_read_all_stats" in extract(limited, CUSTOMERS, FULL, at(None)).metadata["late_commits"]
+    )
     execute(database, "GRANT pg_read_all_stats TO extractor")
-    assert "late_commits" not in extract(limited, CUSTOMERS, FULL, None).metadata
+    assert "late_commits" not in extract(limited, CUSTOMERS, FULL, at(None)).metadata
 
 
 # Several versions of one row
@@ -356,8 +363,8 @@ def test_of_several_versions_the_newest_is_read(database: DatabaseResource) -> N
     insert(database, 1, "2024-01-01T00:00:00Z", "old")
     insert(database, 1, None, "unknown")
     insert(database, 2, None, "only")
-    assert versions(extract(database, NEWEST, FULL, None)) == [(1, "new"), (2, "only")]
-    assert len(versions(extract(database, CUSTOMERS, FULL, None))) == 4
+    assert versions(extract(database, NEWEST, FULL, at(None))) == [(1, "new"), (2, "only")]
+    assert len(versions(extract(database, CUSTOMERS, FULL, at(None)))) == 4
 
 
 def test_of_two_versions_with_one_time_stamp_always_the_same_is_read(
@@ -365,10 +372,10 @@ def test_of_two_versions_with_one_time_stamp_always_the_same_is_read(
 ) -> None:
     insert(database, 1, OLD, "b")
     insert(database, 1, OLD, "a")
-    first = versions(extract(database, NEWEST, FULL, None))
+    first = versions(extract(database, NEWEST, FULL, at(None)))
     execute(database, "DELETE FROM customers WHERE note = 'b'")
     insert(database, 1, OLD, "b")
-    assert versions(extract(database, NEWEST, FULL, None)) == first
+    assert versions(extract(database, NEWEST, FULL, at(None))) == first
 
 
 def test_a_log_keeps_all_versions_and_is_never_replaced(database: DatabaseResource) -> None:
@@ -376,7 +383,7 @@ def test_a_log_keeps_all_versions_and_is_never_replaced(database: DatabaseResour
     insert(database, 1, "2024-01-01T00:00:00Z", "old")
     insert(database, 1, "2024-01-02T00:00:00Z", "new")
     for config in (INCREMENTAL, FULL):
-        write = extract(database, source, config, None)
+        write = extract(database, source, config, at(None))
         assert versions(write) == [(1, "new"), (1, "old")]
         assert write.mode is None
 
@@ -391,7 +398,7 @@ def test_every_difference_is_named(database: DatabaseResource) -> None:
         "ALTER TABLE customers ALTER customer_id TYPE text, ALTER note TYPE varchar(10)",
     )
     with pytest.raises(SourceSchemaError) as caught:
-        extract(database, CUSTOMERS, INCREMENTAL, None)
+        extract(database, CUSTOMERS, INCREMENTAL, at(None))
     message = str(caught.value)
     assert "public.customers" in message
     assert "customer_id: expected bigint, found text" in message
@@ -403,14 +410,14 @@ def test_every_difference_is_named(database: DatabaseResource) -> None:
 def test_a_changed_modifier_counts_if_one_is_expected(database: DatabaseResource) -> None:
     for kind in ("varchar(80)", "varchar", "character varying(80)", "VARCHAR ( 80 )"):
         source = replace(CUSTOMERS, columns={**CUSTOMERS.columns, "email": kind})
-        assert ids(extract(database, source, FULL, None)) == []
+        assert ids(extract(database, source, FULL, at(None))) == []
     source = replace(CUSTOMERS, columns={**CUSTOMERS.columns, "email": "varchar(100)"})
     with pytest.raises(SourceSchemaError, match=r"varying\(100\), found character varying\(80\)"):
-        extract(database, source, FULL, None)
+        extract(database, source, FULL, at(None))
 
 
 def test_additional_columns_are_left_out_and_noted(database: DatabaseResource) -> None:
-    write = extract(database, CUSTOMERS, FULL, None)
+    write = extract(database, CUSTOMERS, FULL, at(None))
     assert write.metadata["ignored_columns"] == "day"
     assert isinstance(write.rows, pa.RecordBatchReader)
     assert "day" not in write.rows.schema.names
@@ -418,7 +425,7 @@ def test_additional_columns_are_left_out_and_noted(database: DatabaseResource) -
 
 def test_a_missing_table_is_named_with_the_nearest(database: DatabaseResource) -> None:
     with pytest.raises(SourceSchemaError, match=r"public\.customer\b.*nearest: public\.customers"):
-        extract(database, replace(CUSTOMERS, table="customer"), FULL, None)
+        extract(database, replace(CUSTOMERS, table="customer"), FULL, at(None))
 
 
 @pytest.mark.parametrize(
@@ -443,7 +450,7 @@ def test_names_of_any_kind_are_quoted(database: DatabaseResource) -> None:
         cursor.execute(create)
     source = SourceTable("public", name, {name: "int", "at": "timestamptz"}, "at", key=(name,))
     for watermark in (None, OLD):
-        assert extract(database, source, INCREMENTAL, watermark).rows_read is None
+        assert extract(database, source, INCREMENTAL, at(watermark)).rows_read is None
 
 
 def test_the_index_on_the_watermark_column_is_used(database: DatabaseResource) -> None:
@@ -454,7 +461,7 @@ def test_the_index_on_the_watermark_column_is_used(database: DatabaseResource) -
     )
     start = now() - timedelta(minutes=30)
     for statement in (
-        rows_query(CUSTOMERS, start),
+        rows_query(CUSTOMERS, start, unique=True),
         position_query(CUSTOMERS),
         edge_query(CUSTOMERS),
     ):
@@ -463,6 +470,128 @@ def test_the_index_on_the_watermark_column_is_used(database: DatabaseResource) -
             plan = "\n".join(line for (line,) in cursor.fetchall())
         assert "customers_updated_at_idx" in plan, plan
         assert "Seq Scan on customers" not in plan, plan
+
+
+# What is as it was is not read
+
+
+def position(write: TableWrite) -> Position:
+    return Position(watermark=write.watermark, window=write.window)
+
+
+def read(write: TableWrite) -> Position:
+    """The position once the rows are written."""
+    ids(write)
+    return position(write)
+
+
+def test_a_source_that_holds_what_it_held_is_not_read(database: DatabaseResource) -> None:
+    insert(database, 1, "2024-01-01T12:00:00Z")
+    first = read(extract(database, CUSTOMERS, INCREMENTAL, at(None)))
+    again = extract(database, CUSTOMERS, INCREMENTAL, first)
+    assert again.rows is None
+    assert again.metadata["extraction"] == "incremental"
+    assert extract(database, CUSTOMERS, FULL, first).rows is not None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "INSERT INTO customers VALUES (3, 'a', '', '2024-01-01T12:00:00Z')",
+        "INSERT INTO customers VALUES (3, 'a', '', '2024-01-01T11:55:00Z')",
+        "INSERT INTO customers VALUES (3, 'a', '', NULL)",
+        "UPDATE customers SET note = 'changed' WHERE customer_id = 2",
+        "DELETE FROM customers WHERE customer_id = 2",
+    ],
+)
+def test_any_change_within_the_overlap_is_read(database: DatabaseResource, change: str) -> None:
+    insert(database, 1, "2024-01-01T11:00:00Z")
+    insert(database, 2, "2024-01-01T12:00:00Z")
+    first = read(extract(database, CUSTOMERS, INCREMENTAL, at(None)))
+    execute(database, change)
+    second = extract(database, CUSTOMERS, INCREMENTAL, first)
+    assert 1 not in ids(second)
+    assert extract(database, CUSTOMERS, INCREMENTAL, position(second)).rows is None
+
+
+def test_a_day_that_passes_is_a_change_of_what_is_read_again(database: DatabaseResource) -> None:
+    columns = {**CUSTOMERS.columns, "day": "date"}
+    source = replace(CUSTOMERS, columns=columns, also=Recent("day", timedelta(days=7)))
+    insert(database, 1, OLD)
+    insert(database, 2, "2024-01-02T00:00:00Z")
+    execute(database, "UPDATE customers SET day = current_date - 7 WHERE customer_id = 1")
+    first = read(extract(database, source, INCREMENTAL, at(None)))
+    assert extract(database, source, INCREMENTAL, first).rows is None
+    execute(database, "UPDATE customers SET note = 'changed' WHERE customer_id = 1")
+    assert ids(extract(database, source, INCREMENTAL, first)) == [1, 2]
+
+
+# Several connections
+
+
+LARGE = """
+INSERT INTO customers SELECT g, '', repeat('x', 400), '2024-01-01' FROM generate_series(1, 60000) g
+"""
+
+
+def parts(database: DatabaseResource, source: SourceTable) -> Sequence[sql.Composable]:
+    with database.snapshot() as snapshot:
+        return extraction._queries(snapshot, source, extraction._range(source, FULL, None), 3)
+
+
+def test_a_large_table_is_read_in_parts_that_hold_every_row_once(
+    database: DatabaseResource,
+) -> None:
+    assert len(parts(database, CUSTOMERS)) == 1
+    execute(database, LARGE)
+    queries = parts(database, CUSTOMERS)
+    each = [database.stream(query).read_all()["customer_id"].to_pylist() for query in queries]
+    assert all(len(numbers) > 10_000 for numbers in each)
+    assert {number for numbers in each for number in numbers} == set(range(1, 60_001))
+    assert sum(map(len, each)) == 60_000
+
+
+def test_all_connections_read_one_snapshot(database: DatabaseResource) -> None:
+    execute(database, LARGE)
+    write = extract(database, CUSTOMERS, FULL, at(None))
+    execute(database, "UPDATE customers SET customer_id = -customer_id")
+    assert ids(write) == list(range(1, 60_001))
+
+
+def test_a_partitioned_table_is_read_in_parts_too(database: DatabaseResource) -> None:
+    execute(
+        database,
+        "CREATE TABLE parted (LIKE customers) PARTITION BY HASH (customer_id);"
+        "CREATE TABLE part_0 PARTITION OF parted FOR VALUES WITH (MODULUS 2, REMAINDER 0);"
+        "CREATE TABLE part_1 PARTITION OF parted FOR VALUES WITH (MODULUS 2, REMAINDER 1);"
+        + LARGE.replace("customers", "parted").replace("60000", "100000"),
+    )
+    parted = replace(CUSTOMERS, table="parted")
+    assert len(parts(database, parted)) == 3
+    assert ids(extract(database, parted, FULL, at(None))) == list(range(1, 100_001))
+
+
+def test_a_view_is_read_in_one_part(database: DatabaseResource) -> None:
+    execute(database, LARGE)
+    execute(database, "CREATE VIEW seen AS SELECT * FROM customers")
+    assert len(parts(database, replace(CUSTOMERS, table="seen"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("index", "reads"),
+    [
+        ("CREATE UNIQUE INDEX ON customers (customer_id)", 2),
+        ("ALTER TABLE customers ADD PRIMARY KEY (customer_id)", 1),
+    ],
+)
+def test_only_a_key_that_is_surely_unique_spares_the_search_for_versions(
+    database: DatabaseResource, index: str, reads: int
+) -> None:
+    from forge_platform.postgres.source import key_query
+
+    execute(database, index)
+    with database.snapshot() as snapshot:
+        assert len(snapshot.rows(key_query(NEWEST))) == 2 - reads
 
 
 # The sensor
@@ -635,7 +764,7 @@ def test_nothing_is_missed_while_many_write_at_once(database: DatabaseResource) 
     def look_and_run() -> None:
         nonlocal watermark
         if sensor.look() == TABLE:
-            run = extract(database, source, INCREMENTAL, watermark)
+            run = extract(database, source, INCREMENTAL, at(watermark))
             seen.update(ids(run))
             watermark = run.watermark
 
@@ -652,4 +781,4 @@ def test_nothing_is_missed_while_many_write_at_once(database: DatabaseResource) 
 
 def test_the_source_being_away_while_extracting_is_transient(database: DatabaseResource) -> None:
     with pytest.raises(SourceUnavailable):
-        extract(changed(database, port=1), CUSTOMERS, INCREMENTAL, None)
+        extract(changed(database, port=1), CUSTOMERS, INCREMENTAL, at(None))

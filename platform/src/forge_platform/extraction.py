@@ -10,8 +10,9 @@ the rows are. Whoever writes other time stamps (a clock that is behind, an appli
 takes the time before it begins its transaction) has the overlap as a margin.
 """
 
+import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,11 +21,15 @@ import dagster as dg
 from pydantic import Field
 
 from forge_platform.errors import ConfigurationError, SourceSchemaError
-from forge_platform.tables import TableWrite
+from forge_platform.tables import Position, TableWrite
 
 if TYPE_CHECKING:
+    from psycopg2.sql import Composable
+
+    from forge_platform.postgres.stream import Snapshot
     from forge_platform.resources.database import DatabaseResource
 
+_LARGE_PAGES = 2_000  # of 8 KiB; below, another connection costs more than it gains
 _MOMENTS = {"timestamp with time zone", "timestamp without time zone"}
 _MODIFIER = re.compile(r"\([^)]*\)")
 _ONE_WORD = re.compile(r"(\w+)\s*(\(.*\))?")
@@ -141,34 +146,36 @@ class _Range:
             return False
         return self.watermark is None or self.start > self.watermark
 
-    def new_watermark(self, position: datetime | None) -> str | None:
+    def new_watermark(self, settled: datetime | None) -> datetime | None:
         """The watermark of the table once the rows are written; it never moves backwards."""
-        known = [moment for moment in (self.watermark, position) if moment is not None]
+        known = [moment for moment in (self.watermark, settled) if moment is not None]
         if self.leaves_gap or not known:
-            return self.watermark.isoformat() if self.watermark else None
-        return max(known).astimezone(UTC).isoformat()
+            return self.watermark
+        return max(known).astimezone(UTC)
 
 
 def extract(
     database: "DatabaseResource",
     source: SourceTable,
     config: ExtractConfig,
-    watermark: str | None,
+    position: Position,
 ) -> TableWrite:
     """Reads what changed in a source table, as a stream.
 
-    The rows are read while they are written. ``rows_read`` is left to who counts them.
+    The rows are read while they are written, in one snapshot of the source. ``rows_read`` is
+    left to who counts them.
 
     Args:
         database: the source.
         source: the table.
         config: the run's configuration.
-        watermark: of the table that is written, None when it has none: then all is read.
+        position: of the table that is written; without a watermark all is read.
 
     Returns:
         The rows, how to write them (``overwrite`` after a full run of newest versions, else the
-        asset's own mode), and the watermark to commit with them. A run with ``since`` that
-        leaves a gap behind the watermark does not move it.
+        asset's own mode), and the position to commit with them. No rows, when the source holds
+        what it held after the last run. A run with ``since`` that leaves a gap behind the
+        watermark does not move it.
 
     Raises:
         ConfigurationError: the configuration or the watermark is malformed.
@@ -176,25 +183,29 @@ def extract(
         SourceUnavailable: the source is away, busy, or took too long; also while reading.
         AuthenticationFailed: it refuses the user.
     """
-    from forge_platform.postgres.source import rows_query
-
-    reading = _range(source, config, watermark)
+    reading = _range(source, config, position.watermark)
     ignored = verify_columns(database, source)
-    position, complete = _position(database, source)
-    rows = database.stream(rows_query(source, reading.start))
+    settled, complete = _settled(database, source)
+    watermark = reading.new_watermark(settled)
+    notes = {
+        "source": source.name,
+        "extraction": reading.mode,
+        "read_from": reading.start.isoformat() if reading.start else "the beginning",
+        "watermark": watermark.isoformat() if watermark else "none",
+        **_notes(source, ignored, sees_transactions=complete),
+    }
+    with database.snapshot() as snapshot:
+        window = _window(snapshot, source, watermark, position.window)
+        if reading.mode == "incremental" and window.is_as_before:
+            return TableWrite(rows=None, metadata=notes)
+        rows = snapshot.stream(_queries(snapshot, source, reading, database.stream_connections))
     replaces = reading.start is None and source.versions == "newest"
-    new_watermark = reading.new_watermark(position)
     return TableWrite(
         rows=rows,
         mode="overwrite" if replaces else None,
-        watermark=new_watermark,
-        metadata={
-            "source": source.name,
-            "extraction": reading.mode,
-            "read_from": reading.start.isoformat() if reading.start else "the beginning",
-            "watermark": new_watermark or "none",
-            **_notes(source, ignored, sees_transactions=complete),
-        },
+        watermark=watermark.isoformat() if watermark else None,
+        window=None if reading.leaves_gap else window.now,
+        metadata=notes,
     )
 
 
@@ -238,13 +249,58 @@ def _moment(text: str, what: str) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
-def _position(database: "DatabaseResource", source: SourceTable) -> tuple[datetime | None, bool]:
+def _settled(database: "DatabaseResource", source: SourceTable) -> tuple[datetime | None, bool]:
+    """Up to where the table is complete for what is read after this, and whether that is sure."""
     from forge_platform.postgres.source import position_query
 
     with database.connect() as connection, connection.cursor() as cursor:
         cursor.execute(position_query(source))
-        [(position, sees_transactions)] = cursor.fetchall()
-    return position, sees_transactions
+        [(settled, sees_transactions)] = cursor.fetchall()
+    return settled, sees_transactions
+
+
+@dataclass(frozen=True)
+class _Window:
+    """What the source holds from a moment on that is an overlap before a watermark.
+
+    Attributes:
+        now: for the new watermark, to be kept with it; None without one.
+        is_as_before: whether the source still holds what it held when ``before`` was kept.
+    """
+
+    now: str | None
+    is_as_before: bool
+
+
+def _window(
+    snapshot: "Snapshot", source: SourceTable, watermark: datetime | None, before: str | None
+) -> _Window:
+    """Looks at the window of the new watermark, and again at that of the last run."""
+    from forge_platform.postgres.source import window_query
+
+    if watermark is None:
+        return _Window(None, is_as_before=False)
+    start = watermark - source.overlap
+    known = json.loads(before) if before else None
+    since = datetime.fromisoformat(known["start"]) if known else start
+    [(rows, digest, rows_since, digest_since)] = snapshot.rows(window_query(source, start, since))
+    now = {"start": start.isoformat(), "rows": rows, "digest": digest}
+    seen = {"start": since.isoformat(), "rows": rows_since, "digest": digest_since}
+    return _Window(json.dumps(now), is_as_before=seen == known)
+
+
+def _queries(
+    snapshot: "Snapshot", source: SourceTable, reading: _Range, connections: int
+) -> "Sequence[Composable]":
+    """One query, or one for each part of a large table that is read as it lies on disk."""
+    from forge_platform.postgres.source import key_query, pages_query, part_queries, rows_query
+
+    unique = not source.key or bool(snapshot.rows(key_query(source)))
+    if reading.start is not None or (source.versions == "newest" and not unique):
+        return [rows_query(source, reading.start, unique=unique)]
+    [(pages,)] = snapshot.rows(pages_query(source))
+    parts = connections if (pages or 0) > _LARGE_PAGES else 1
+    return part_queries(source, pages or 0, parts)
 
 
 def _differences(source: SourceTable, found: Mapping[str, str]) -> Iterator[str]:

@@ -70,27 +70,21 @@ class IcebergIOManager(dg.ConfigurableIOManager):
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
         """Writes an asset's rows and describes the table in the materialisation's metadata."""
         from forge_platform.iceberg.describe import describe
-        from forge_platform.iceberg.write import write_table
 
         if obj is None:
             return
         write = obj if isinstance(obj, TableWrite) else TableWrite(rows=cast("Frame", obj))
         table = f"{self.namespace}.{context.asset_key.path[-1]}"
-        with self.iceberg.failures():
-            result = write_table(
-                self.iceberg.catalog(),
-                self.iceberg.identifier(table),
-                self._request(context, write),
-                _options(context),
-            )
+        result = self._write(context, table, write)
         # Downstream automation looks at the data version: a run that changed nothing keeps it.
         version = dg.DataVersion(result.data_version)
         context.step_context.set_data_version(context.asset_key, version)
         rows = _rows(write, result)
         log_rows(context.log, table, **rows)
-        context.add_output_metadata(
-            {**rows, **describe(self.iceberg.view(table, result.snapshot_id)), **write.metadata}
+        description = describe(
+            self.iceberg.view(table, result.snapshot_id), with_sample=result.committed
         )
+        context.add_output_metadata({**rows, **description, **write.metadata})
 
     def load_input(self, context: dg.InputContext) -> object:
         """Reads an upstream table in the type that the asset's parameter is annotated with."""
@@ -102,18 +96,32 @@ class IcebergIOManager(dg.ConfigurableIOManager):
         with self.iceberg.failures():
             return load(view, context.dagster_type.typing_type, _input_scope(context))
 
+    def _write(self, context: dg.OutputContext, table: str, write: TableWrite) -> "CommitResult":
+        from forge_platform.iceberg.commit import unchanged
+        from forge_platform.iceberg.write import write_table
+
+        if write.rows is None:
+            return unchanged(self.iceberg.view(table).table)
+        with self.iceberg.failures():
+            return write_table(
+                self.iceberg.catalog(),
+                self.iceberg.identifier(table),
+                self._request(context, write, write.rows),
+                _options(context),
+            )
+
     def _table(self, context: dg.InputContext) -> str:
         upstream = context.upstream_output
         metadata = (upstream.definition_metadata if upstream else None) or {}
         namespace = metadata.get(NAMESPACE) or self.namespace
         return f"{namespace}.{context.asset_key.path[-1]}"
 
-    def _request(self, context: dg.OutputContext, write: TableWrite) -> "WriteRequest":
+    def _request(self, context: dg.OutputContext, write: TableWrite, rows: Frame) -> "WriteRequest":
         from forge_platform.iceberg.write import WriteRequest
 
         managed = self.write_mode != "overwrite"
         return WriteRequest(
-            rows=write.rows,
+            rows=rows,
             mode=self._mode(context, write),
             scope=_scope(context, _options(context).partition_by),
             deleted_keys=write.deleted_keys,
@@ -182,14 +190,15 @@ def _input_scope(context: dg.InputContext) -> "Scope | None":
 def _properties(
     context: dg.OutputContext, write: TableWrite, *, managed: bool
 ) -> Mapping[str, str]:
-    from forge_platform.iceberg.state import INPUT_PREFIX, RUN_ID, WATERMARK, WRITE_ID
+    from forge_platform.iceberg.state import INPUT_PREFIX, RUN_ID, WATERMARK, WINDOW, WRITE_ID
 
     identity = {RUN_ID: context.run_id, WRITE_ID: _write_id(context)}
     if not managed:
         return identity
-    position = {WATERMARK: write.watermark} if write.watermark is not None else {}
+    position = {WATERMARK: write.watermark, WINDOW: write.window}
     inputs = {f"{INPUT_PREFIX}{name}": str(id_) for name, id_ in write.inputs.items()}
-    return {**identity, **position, **inputs}
+    known = {name: value for name, value in position.items() if value is not None}
+    return {**identity, **known, **inputs}
 
 
 def _write_id(context: dg.OutputContext) -> str:

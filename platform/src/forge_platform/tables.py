@@ -23,24 +23,40 @@ WriteMode: TypeAlias = Literal["append", "overwrite", "merge"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Position:
+    """How far a table follows its source.
+
+    Attributes:
+        watermark: position in the source up to which the table is complete.
+        window: what the source held from shortly before the watermark on, when it was read.
+    """
+
+    watermark: str | None = None
+    window: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TableWrite:
     """Rows for a table, and what must be committed together with them.
 
     Attributes:
-        rows: the new rows, in any of the four frame types; a reader is streamed.
+        rows: the new rows, in any of the four frame types; a reader is streamed. None leaves
+            the table as it is.
         mode: how to write them; None is the asset's own mode.
         deleted_keys: frame of key columns whose rows are removed in the same commit (merge).
         watermark: position in the source up to which these rows are complete.
+        window: what the source holds from shortly before the watermark on.
         inputs: upstream table (``namespace.asset``) to the snapshot id that was read.
         rows_read: how many rows were read to make these, for logs and metadata.
         rows_rejected: how many were refused, for logs and metadata.
         metadata: further materialisation metadata.
     """
 
-    rows: Frame
+    rows: Frame | None
     mode: WriteMode | None = None
     deleted_keys: Frame | None = None
     watermark: str | None = None
+    window: str | None = None
     inputs: Mapping[str, int] = field(default_factory=dict)
     rows_read: int | None = None
     rows_rejected: int | None = None

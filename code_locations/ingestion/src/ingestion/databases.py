@@ -65,7 +65,7 @@ def raw_customers(
     config: ExtractConfig, database: DatabaseResource, iceberg: IcebergResource
 ) -> TableWrite:
     """Customers that changed since the watermark, merged by key."""
-    return extract(database, CUSTOMERS, config, iceberg.watermark(RAW_CUSTOMERS.identifier))
+    return extract(database, CUSTOMERS, config, iceberg.position(RAW_CUSTOMERS.identifier))
 
 
 @dg.asset(
@@ -81,7 +81,7 @@ def raw_orders(
     config: ExtractConfig, database: DatabaseResource, iceberg: IcebergResource
 ) -> TableWrite:
     """Orders that changed since the watermark and those of the last 7 days, merged by key."""
-    return extract(database, ORDERS, config, iceberg.watermark(RAW_ORDERS.identifier))
+    return extract(database, ORDERS, config, iceberg.position(RAW_ORDERS.identifier))
 
 
 @dg.asset(
@@ -96,5 +96,5 @@ def incremental_orders(
     config: ExtractConfig, database: DatabaseResource, iceberg: IcebergResource
 ) -> TableWrite:
     """Append-only log of orders: every version that was seen, once."""
-    watermark = iceberg.watermark("ingestion.incremental_orders")
-    return extract(database, ORDER_VERSIONS, config, watermark)
+    position = iceberg.position("ingestion.incremental_orders")
+    return extract(database, ORDER_VERSIONS, config, position)

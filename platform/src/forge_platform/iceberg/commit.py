@@ -119,6 +119,15 @@ def commit(
     )
 
 
+def unchanged(table: Table) -> CommitResult:
+    """The result of a write that has nothing to write."""
+    return CommitResult(
+        snapshot_id=current_snapshot_id(table),
+        committed=False,
+        data_version=data_version(table),
+    )
+
+
 def _differs(table: Table, plan: Plan, properties: Mapping[str, str]) -> bool:
     known = state(table)
     moved = any(known.get(name) != value for name, value in properties.items() if is_lasting(name))

@@ -16,11 +16,12 @@ SAMPLE_ROWS = 5
 CELL_CHARACTERS = 60
 
 
-def describe(view: IcebergView) -> Mapping[str, dg.MetadataValue[Any]]:
+def describe(view: IcebergView, *, with_sample: bool) -> Mapping[str, dg.MetadataValue[Any]]:
     """Metadata of a table at a snapshot, read from Iceberg's own statistics.
 
     Only the sample reads rows.
     """
+    sample = {"sample": _sample(view)} if with_sample else {}
     table = view.table
     tasks = view.tasks()
     columns = [
@@ -39,11 +40,15 @@ def describe(view: IcebergView) -> Mapping[str, dg.MetadataValue[Any]]:
         "null_counts": dg.MetadataValue.json(
             {field.name: nulls[field.field_id] for field in table.schema().fields}
         ),
-        "sample": dg.MetadataValue.md(markdown(view.head(SAMPLE_ROWS))),
+        **sample,
         "snapshot_id": dg.MetadataValue.text(str(view.snapshot_id)),
         "table_bytes": dg.MetadataValue.int(sum(task.file.file_size_in_bytes for task in tasks)),
         "table_files": dg.MetadataValue.int(len(tasks)),
     }
+
+
+def _sample(view: IcebergView) -> dg.MetadataValue[Any]:
+    return dg.MetadataValue.md(markdown(view.head(SAMPLE_ROWS)))
 
 
 def markdown(frame: pl.DataFrame) -> str:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pyiceberg.table.snapshots import Snapshot
 
 WATERMARK = "forge.watermark"
+WINDOW = "forge.window"
 INPUT_PREFIX = "forge.input."
 RUN_ID = "forge.run-id"
 WRITE_ID = "forge.write-id"
@@ -34,7 +35,7 @@ def state(table: Table) -> Mapping[str, str]:
 
 def is_lasting(name: str) -> bool:
     """Whether a property says where the table stands, not who wrote one snapshot."""
-    return name in (WATERMARK, DATA_VERSION) or name.startswith(INPUT_PREFIX)
+    return name in (WATERMARK, WINDOW, DATA_VERSION) or name.startswith(INPUT_PREFIX)
 
 
 def committed(table: Table, name: str, value: str) -> Snapshot | None:

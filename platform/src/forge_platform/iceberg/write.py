@@ -28,10 +28,10 @@ from forge_platform.errors import (
     PermanentError,
     StorageFull,
 )
-from forge_platform.iceberg.commit import CommitResult, Plan, commit
+from forge_platform.iceberg.commit import CommitResult, Plan, commit, unchanged
 from forge_platform.iceberg.merge import Merge, Replace, Scope
 from forge_platform.iceberg.schema import reconcile, storable, table_schema
-from forge_platform.iceberg.state import WRITE_ID, committed, data_version, is_lasting
+from forge_platform.iceberg.state import WRITE_ID, committed, is_lasting
 from forge_platform.iceberg.view import current_snapshot_id, files
 from forge_platform.iceberg.writer import discard, write_stream
 
@@ -188,9 +188,7 @@ def _create_namespace(catalog: Catalog, namespace: str) -> None:
 def _append(table: Table, batches: pa.RecordBatchReader, request: WriteRequest) -> CommitResult:
     write_id = request.properties.get(WRITE_ID)
     if write_id is not None and (done := committed(table, WRITE_ID, write_id)) is not None:
-        return CommitResult(
-            snapshot_id=done.snapshot_id, committed=False, data_version=data_version(table)
-        )
+        return replace(unchanged(table), snapshot_id=done.snapshot_id)
     return _stream(table, batches, request, replaces=False)
 
 
@@ -245,7 +243,7 @@ def _merge(
     piece twice changes nothing.
     """
     insert_only = request.mode == "append"
-    total = CommitResult(snapshot_id=current_snapshot_id(table), committed=False, data_version="")
+    total = unchanged(table)
     for piece, is_last in _marked_last(_pieces(batches)):
         rows = _aligned(table, piece)
         # A key that comes in with any piece stays, so what is deleted is known only at the end.

@@ -66,6 +66,15 @@ def unavailable(said: str, database: DatabaseResource) -> SourceUnavailable:
     return SourceUnavailable(f"{database.address} does not answer: {said}. {remedy}")
 
 
+def inexact(column: str | None, said: str, database: DatabaseResource) -> SourceSchemaError:
+    """The failure for a value that has no exact counterpart where it goes."""
+    where = f"in its column {column}" if column else "for a column"
+    return SourceSchemaError(
+        f"{database.address} sent a value {where} that cannot be held exactly: {said}. "
+        "Correct the value in the source, or read the column as text."
+    )
+
+
 def nearest(name: str, names: Names) -> str:
     """The names most like a missing one, as the end of a sentence; empty when there is none."""
     close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.4)

@@ -65,48 +65,101 @@ def changed_since(source: SourceTable, moment: datetime) -> sql.Composable:
     )
 
 
-def window_query(source: SourceTable, start: datetime, *others: datetime) -> sql.Composable:
-    """One row: number and digest of the rows from each moment on, of all in one snapshot.
-
-    The digest is the sum of the rows' hashes: the same in whichever order they are read.
-    """
-    starts = (start, *others)
-    row = sql.SQL("hashtextextended(ROW({})::text, 0)").format(_names(tuple(source.columns)))
-    figures = sql.SQL("count(*) FILTER (WHERE {0}), coalesce(sum({1}) FILTER (WHERE {0}), 0)::text")
-    return sql.SQL("SELECT {} FROM {} WHERE {}").format(
-        sql.SQL(", ").join(figures.format(changed_since(source, moment), row) for moment in starts),
-        relation(source),
-        changed_since(source, min(starts)),
+def selected_since(source: SourceTable, moment: datetime) -> sql.Composable:
+    """Predicate of the rows that a run reads from a moment on."""
+    if source.also is None:
+        return changed_since(source, moment)
+    return sql.SQL("({} OR {} >= current_date - {})").format(
+        changed_since(source, moment),
+        sql.Identifier(source.also.column),
+        sql.Literal(source.also.age),
     )
 
 
-def rows_query(source: SourceTable, start: datetime | None) -> sql.Composable:
-    """The rows to read: all, or those from a moment on, and what is read with them."""
-    newest_only = bool(source.key) and source.versions == "newest"
+def window_query(source: SourceTable, start: datetime, *others: datetime) -> sql.Composable:
+    """One row: number and digest of the rows read from each moment on, of all in one snapshot.
+
+    The digest is the sum of the rows' hashes: the same in whichever order they are read.
+    """
+    moments = (start, *others)
+    row = sql.SQL("hashtextextended(ROW({})::text, 0)").format(_names(tuple(source.columns)))
+    figures = sql.SQL("count(*) FILTER (WHERE {0}), coalesce(sum({1}) FILTER (WHERE {0}), 0)::text")
+    return sql.SQL("SELECT {} FROM {} WHERE {}").format(
+        sql.SQL(", ").join(
+            figures.format(selected_since(source, moment), row) for moment in moments
+        ),
+        relation(source),
+        selected_since(source, min(moments)),
+    )
+
+
+def key_query(source: SourceTable) -> sql.Composable:
+    """Rows if the source sees to it that no two rows have one key."""
+    return sql.SQL(
+        "SELECT FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey) "
+        "WHERE indrelid = {} AND indisunique AND indisvalid AND indpred IS NULL "
+        "AND indexprs IS NULL GROUP BY indexrelid "
+        "HAVING bool_and(attnotnull) AND array_agg(attname::text) <@ {}"
+    ).format(_regclass(source), sql.Literal(list(source.key)))
+
+
+def pages_query(source: SourceTable) -> sql.Composable:
+    """One row: pages of the table, or of its largest partition; NULL where rows have no place."""
+    return sql.SQL(
+        "SELECT max(pg_relation_size(oid) / current_setting('block_size')::bigint) FROM pg_class "
+        "WHERE relkind IN ('r', 'm') AND oid IN "
+        "(SELECT relid FROM pg_partition_tree({0}) UNION ALL SELECT {0})"
+    ).format(_regclass(source))
+
+
+def rows_query(source: SourceTable, start: datetime | None, *, unique: bool) -> sql.Composable:
+    """The rows to read: all, or those from a moment on, and what is read with them.
+
+    Args:
+        source: the table.
+        start: the moment; None reads all.
+        unique: whether no two rows of the table have one key.
+    """
+    newest_only = source.versions == "newest" and not unique
     return sql.SQL("SELECT {distinct}{columns} FROM {relation}{where}{order}").format(
         distinct=_distinct_on(source) if newest_only else sql.SQL(""),
         columns=_names(tuple(source.columns)),
         relation=relation(source),
-        where=_where(source, start),
+        where=sql.SQL(" WHERE {}").format(selected_since(source, start)) if start else sql.SQL(""),
         order=_newest_first(source) if newest_only else sql.SQL(""),
+    )
+
+
+def part_queries(source: SourceTable, pages: int, parts: int) -> Sequence[sql.Composable]:
+    """All rows of the table, in parts by the pages that they lie on."""
+    edges = [f"({pages * part // parts},0)" for part in range(1, parts)]
+    ranges = zip([None, *edges], [*edges, None], strict=True)
+    return [
+        sql.SQL("{} WHERE {}").format(
+            rows_query(source, None, unique=True), _between(first, beyond)
+        )
+        for first, beyond in ranges
+    ]
+
+
+def _between(first: str | None, beyond: str | None) -> sql.Composable:
+    bounds = {">=": first, "<": beyond}
+    conditions = [
+        sql.SQL("ctid " + operator + " {}::tid").format(sql.Literal(place))
+        for operator, place in bounds.items()
+        if place is not None
+    ]
+    return sql.SQL(" AND ").join(conditions or [sql.SQL("true")])
+
+
+def _regclass(source: SourceTable) -> sql.Composable:
+    return sql.SQL("format('%I.%I', {}, {})::regclass").format(
+        sql.Literal(source.schema), sql.Literal(source.table)
     )
 
 
 def _names(columns: Sequence[str]) -> sql.Composable:
     return sql.SQL(", ").join(map(sql.Identifier, columns))
-
-
-def _where(source: SourceTable, start: datetime | None) -> sql.Composable:
-    if start is None:
-        return sql.SQL("")
-    conditions = [changed_since(source, start)]
-    if source.also is not None:
-        conditions.append(
-            sql.SQL("{} >= current_date - {}").format(
-                sql.Identifier(source.also.column), sql.Literal(source.also.age)
-            )
-        )
-    return sql.SQL(" WHERE {}").format(sql.SQL(" OR ").join(conditions))
 
 
 def _distinct_on(source: SourceTable) -> sql.Composable:

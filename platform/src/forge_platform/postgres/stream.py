@@ -1,132 +1,290 @@
-"""Streams a query's rows as Arrow batches: binary COPY, read by DuckDB, never all in memory."""
+"""Streams rows as Arrow batches: binary COPY over several connections, read by DuckDB.
+
+All connections read in one snapshot. Nothing but a few batches is ever in memory.
+"""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
-from dataclasses import dataclass
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import duckdb
+import psycopg2
 import pyarrow as pa
 from psycopg2 import extensions, sql
 
-from forge_platform.errors import ConfigurationError, ForgeError, SourceSchemaError
-from forge_platform.postgres.failures import unavailable
+from forge_platform.errors import ConfigurationError, ForgeError
+from forge_platform.postgres.columns import ResultColumn
+from forge_platform.postgres.failures import failure, inexact, unavailable
 
 if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from psycopg2.extensions import connection as Connection  # noqa: N812
+
     from forge_platform.resources.database import DatabaseResource
 
 STREAM_NAME = "forge-platform stream"
 """The ``application_name`` of streaming sessions, which only read."""
 
 _EXTENSION_PACKAGE = "duckdb_extension_postgres_scanner"
-_NUMERIC = 1700
-_CAN_BE_INFINITE = {1082, 1114, 1184}  # date, timestamp, timestamptz
-# bool, bytea, bigint, smallint, integer, text, real, double precision, varchar, time
-_EXACT = {16, 17, 20, 21, 23, 25, 700, 701, 1043, 1083} | _CAN_BE_INFINITE
-_LARGEST_PRECISION = 38
+_QUERY = "SELECT * FROM postgres_query('source', ?)"
 _DATA_ERRORS = ("Invalid Input Error", "Conversion Error")
+BATCH_ROWS = 65_536
+_AHEAD = 4
+_WAIT_SECONDS = 0.1
+_END_SECONDS = 5
 
 
-@dataclass(frozen=True)
-class _Column:
-    """A result column, and how its values arrive exactly or not at all.
+class Snapshot:
+    """One state of a database, for queries and streams; a context manager.
 
-    What Arrow has no exact type for comes as PostgreSQL's text: a numeric without precision
-    would become a double. A numeric with precision goes through text, because DuckDB reads
-    its NaN as 0; an infinite date would become a garbage one.
+    It is a transaction that only reads. A stream does not need it any more once it has begun:
+    each of its connections reads in the same snapshot, in a transaction of its own.
+
+    Raises:
+        SourceUnavailable: the server is away, busy, or took too long; also while reading.
+        AuthenticationFailed: it refuses the user.
+        SourceSchemaError: a table or column is missing.
+        PermanentError: it refuses a statement.
     """
 
-    name: str
-    oid: int
-    precision: int
-    scale: int
+    def __init__(self, database: DatabaseResource) -> None:
+        self._database = database
+        self._cleanup = ExitStack()
 
-    @property
-    def _is_decimal(self) -> bool:
-        fits = 0 < self.precision <= _LARGEST_PRECISION and 0 <= self.scale <= self.precision
-        return self.oid == _NUMERIC and fits
-
-    def in_source(self) -> sql.Composable:
-        """What PostgreSQL sends."""
-        column = sql.Identifier(self.name)
-        return column if self.oid in _EXACT else sql.SQL("{0}::text AS {0}").format(column)
-
-    def in_result(self) -> sql.Composable:
-        """What DuckDB makes of it."""
-        column = sql.Identifier(self.name)
-        if self._is_decimal:
-            return sql.SQL("CAST({0} AS DECIMAL({1}, {2})) AS {0}").format(
-                column, sql.Literal(self.precision), sql.Literal(self.scale)
+    def __enter__(self) -> Self:
+        try:
+            self._connection = self._cleanup.enter_context(
+                closing(self._database.connection(STREAM_NAME))
             )
-        if self.oid in _CAN_BE_INFINITE:
-            return sql.SQL("CASE WHEN isinf({0}) THEN error({1}) ELSE {0} END AS {0}").format(
-                column, sql.Literal(f"column {self.name} holds an infinite value")
-            )
-        return column
+            with self._connection.cursor() as cursor:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                cursor.execute(self._database.session(self._database.stream_timeout))
+        except psycopg2.Error as error:
+            self._cleanup.close()
+            raise failure(error, self._database) from error
+        return self
 
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._cleanup.close()
 
-def stream(
-    database: DatabaseResource, statement: sql.Composable, batch_rows: int
-) -> pa.RecordBatchReader:
-    """Opens a stream of a query's rows; see ``DatabaseResource.stream``."""
-    source, result, attach = _statements(database, statement)
-    engine = _engine(database)
-    try:
-        engine.execute(attach)
-        reader = engine.execute(result, [source]).to_arrow_reader(batch_rows)
-    except duckdb.Error as error:
-        engine.close()
-        raise _failure(str(error), database) from error
-    batches = _batches(reader, engine, database)
-    return pa.RecordBatchReader.from_batches(reader.schema, batches)
+    def rows(self, statement: sql.Composable) -> list[tuple[Any, ...]]:
+        """The rows of a query, all in memory."""
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.execute(statement)
+                return cursor.fetchall()
+        except psycopg2.Error as error:
+            raise failure(error, self._database) from error
 
+    def stream(
+        self, statements: Sequence[sql.Composable], batch_rows: int = BATCH_ROWS
+    ) -> pa.RecordBatchReader:
+        """The rows of several queries with the same columns, in any order.
 
-def _batches(
-    reader: pa.RecordBatchReader, engine: duckdb.DuckDBPyConnection, database: DatabaseResource
-) -> Iterator[pa.RecordBatch]:
-    try:
-        yield from reader
-    except (OSError, pa.ArrowException) as error:
-        raise _failure(str(error), database) from error
-    finally:
-        engine.close()
-
-
-def _statements(database: DatabaseResource, statement: sql.Composable) -> tuple[str, str, str]:
-    """For PostgreSQL, for DuckDB, and to attach the one to the other."""
-    with database.connect() as connection:
-        with connection.cursor() as cursor:
-            cursor.execute(sql.SQL("SELECT * FROM ({}) AS rows LIMIT 0").format(statement))
-            columns = [
-                _Column(field.name, field.type_code, field.precision or 0, field.scale or 0)
-                for field in cursor.description or ()
+        Args:
+            statements: the queries; each is read over a connection of its own.
+            batch_rows: most rows in one batch.
+        """
+        columns = self._columns(statements[0])
+        [(snapshot,)] = self.rows(sql.SQL("SELECT pg_export_snapshot()"))
+        with ExitStack() as opened:
+            readers = [
+                opened.enter_context(
+                    closing(self._reader(statement, columns, snapshot, batch_rows))
+                )
+                for statement in statements
             ]
-        comma = sql.SQL(", ")
+            opened.pop_all()
+        return pa.RecordBatchReader.from_batches(readers[0].schema, iter(_Readers(readers)))
+
+    def _columns(self, statement: sql.Composable) -> Sequence[ResultColumn]:
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.execute(sql.SQL("SELECT * FROM ({}) AS rows LIMIT 0").format(statement))
+                return [
+                    ResultColumn(of.name, of.type_code, of.precision or 0, of.scale or 0)
+                    for of in cursor.description or ()
+                ]
+        except psycopg2.Error as error:
+            raise failure(error, self._database) from error
+
+    def _reader(
+        self,
+        statement: sql.Composable,
+        columns: Sequence[ResultColumn],
+        snapshot: str,
+        batch_rows: int,
+    ) -> _Reader:
+        engine = _engine(self._database)
+        try:
+            _begin(engine, self._database, self._connection, snapshot)
+            return _Reader(self._database, engine, columns, statement, batch_rows, self._connection)
+        except duckdb.Error as error:
+            engine.close()
+            raise _failure(str(error), self._database) from error
+
+
+class _Reader:
+    """The rows of one query, read by a DuckDB of its own."""
+
+    def __init__(
+        self,
+        database: DatabaseResource,
+        engine: duckdb.DuckDBPyConnection,
+        columns: Sequence[ResultColumn],
+        statement: sql.Composable,
+        batch_rows: int,
+        quoting: Connection,
+    ) -> None:
         source = sql.SQL("SELECT {} FROM ({}) AS rows").format(
-            comma.join(column.in_source() for column in columns), statement
+            sql.SQL(", ").join(column.in_source() for column in columns), statement
         )
-        result = sql.SQL("SELECT {} FROM postgres_query('source', ?)").format(
-            comma.join(column.in_result() for column in columns)
-        )
-        settings = database.settings(database.stream_timeout, STREAM_NAME)
-        attach = sql.SQL("ATTACH {} AS source (TYPE postgres, READ_ONLY, SECRET source)").format(
-            sql.Literal(extensions.make_dsn(**settings))
-        )
-        return (
-            source.as_string(connection),
-            result.as_string(connection),
-            attach.as_string(connection),
-        )
+        self._database = database
+        self._engine = engine
+        self._columns = [column for column in columns if column.can_be_inexact]
+        self._suspects = {
+            column.name: column.suspect_query(statement).as_string(quoting)
+            for column in self._columns
+        }
+        self._suspected: set[str] = set()
+        reading = engine.execute(_QUERY, [source.as_string(quoting)])
+        self._batches = reading.to_arrow_reader(batch_rows)
+        self.schema = self._batches.schema
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        """Batches, every value of which is what the source holds.
+
+        Raises:
+            SourceSchemaError: a value has no exact counterpart.
+        """
+        try:
+            for batch in self._batches:
+                self._check(batch)
+                yield batch
+            self._resolve()
+        except (OSError, pa.ArrowException, duckdb.Error) as error:
+            raise _failure(str(error), self._database) from error
+
+    def close(self) -> None:
+        # A transaction that is left to the destructor ends the process when its session is gone.
+        with suppress(duckdb.Error):
+            self._engine.execute("ROLLBACK")
+        self._engine.close()
+
+    def _check(self, batch: pa.RecordBatch) -> None:
+        for column in self._columns:
+            values = batch.column(column.name)
+            if problem := column.problem(values):
+                raise inexact(column.name, problem, self._database)
+            if column.name not in self._suspected and column.is_suspect(values):
+                self._suspected.add(column.name)
+
+    def _resolve(self) -> None:
+        """Asks, in the snapshot that was read, whether what looks like zero is none."""
+        for name in sorted(self._suspected):
+            if self._engine.execute(_QUERY, [self._suspects[name]]).fetchall():
+                raise inexact(name, "NaN", self._database)
+
+
+_Message: TypeAlias = "pa.RecordBatch | BaseException | None"
+
+
+@dataclass
+class _Readers:
+    """Reads several readers at once, each in a thread, a few batches ahead."""
+
+    readers: Sequence[_Reader]
+    ahead: queue.Queue[_Message] = field(default_factory=lambda: queue.Queue(_AHEAD))
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        threads = [
+            threading.Thread(target=self._read, args=(reader,), daemon=True)
+            for reader in self.readers
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield from self._received()
+        finally:
+            self.stopped.set()
+            for thread in threads:
+                thread.join(_END_SECONDS)
+
+    def _received(self) -> Iterator[pa.RecordBatch]:
+        running = len(self.readers)
+        while running:
+            message = self.ahead.get()
+            if isinstance(message, BaseException):
+                raise message
+            if message is None:
+                running -= 1
+            else:
+                yield message
+
+    def _read(self, reader: _Reader) -> None:
+        try:
+            for batch in reader:
+                if not self._put(batch):
+                    return
+            self._put(None)
+        except BaseException as error:  # noqa: BLE001 - it is raised where the rows are consumed
+            self._put(error)
+        finally:
+            reader.close()
+
+    def _put(self, message: _Message) -> bool:
+        """Hands a message over; False when nobody wants it any more."""
+        while not self.stopped.is_set():
+            try:
+                self.ahead.put(message, timeout=_WAIT_SECONDS)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+
+def _begin(
+    engine: duckdb.DuckDBPyConnection,
+    database: DatabaseResource,
+    quoting: Connection,
+    snapshot: str,
+) -> None:
+    """Attaches the source, in a transaction that reads the snapshot."""
+    dsn = extensions.make_dsn(**database.settings(STREAM_NAME))
+    attach = sql.SQL("ATTACH {} AS source (TYPE postgres, READ_ONLY, SECRET source)")
+    engine.execute(attach.format(sql.Literal(dsn)).as_string(quoting))
+    engine.execute("BEGIN")
+    adopt = sql.SQL("SET TRANSACTION SNAPSHOT {}; {}").format(
+        sql.Literal(snapshot), sql.SQL(database.session(database.stream_timeout))
+    )
+    call = sql.SQL("CALL postgres_execute('source', {})")
+    engine.execute(call.format(sql.Literal(adopt.as_string(quoting))).as_string(quoting))
 
 
 def _engine(database: DatabaseResource) -> duckdb.DuckDBPyConnection:
     """A DuckDB that knows the credentials as bound values: no statement or error shows them."""
     engine = duckdb.connect(
         ":memory:",
-        config={"autoinstall_known_extensions": False, "allow_persistent_secrets": False},
+        config={
+            "autoinstall_known_extensions": False,
+            "allow_persistent_secrets": False,
+            "threads": 1,
+        },
     )
     engine.load_extension(str(_extension()))
     engine.execute("SET TimeZone = 'UTC'")
@@ -161,8 +319,5 @@ def _extension() -> Path:
 def _failure(said: str, database: DatabaseResource) -> ForgeError:
     line = said.partition("\n\n")[0].strip()
     if line.startswith(_DATA_ERRORS):
-        return SourceSchemaError(
-            f"{database.address} sent a value that its column's type cannot hold here: {line}. "
-            "Correct the value in the source, or read the column as text."
-        )
+        return inexact(None, line, database)
     return unavailable(" ".join(line.split()), database)

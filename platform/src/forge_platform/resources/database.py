@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812
     from psycopg2.sql import Composable
     from sqlalchemy import URL, Engine
+    from sqlalchemy import Connection as SqlConnection
+
+    from forge_platform.postgres.stream import Snapshot
 
 _NAME = "forge-platform"
 
@@ -35,6 +38,9 @@ class DatabaseResource(dg.ConfigurableResource["DatabaseResource"]):
         description="Seconds that streaming a table in or out may take, with whatever the other "
         "end does meanwhile; 0 is no limit.",
     )
+    stream_connections: int = Field(
+        default=2, ge=1, description="Connections that a large table is read over at once."
+    )
 
     @property
     def address(self) -> str:
@@ -48,15 +54,21 @@ class DatabaseResource(dg.ConfigurableResource["DatabaseResource"]):
 
     def engine(self) -> "Engine":
         """An SQLAlchemy engine; it keeps no connection open and shows no bound values."""
-        from sqlalchemy import create_engine
+        from sqlalchemy import create_engine, event
         from sqlalchemy.pool import NullPool
 
-        return create_engine(
+        engine = create_engine(
             self._url("postgresql+psycopg2"),
-            connect_args=self.settings(self.statement_timeout),
+            connect_args=self.settings(),
             poolclass=NullPool,
             hide_parameters=True,
         )
+
+        def begin(connection: "SqlConnection") -> None:
+            connection.exec_driver_sql(self.session(self.statement_timeout))
+
+        event.listen(engine, "begin", begin)
+        return engine
 
     def query(self, statement: str, /, **values: Any) -> list[Mapping[str, Any]]:  # noqa: ANN401
         """The rows of a query, all in memory, read in a transaction that cannot write.
@@ -117,9 +129,14 @@ class DatabaseResource(dg.ConfigurableResource["DatabaseResource"]):
                 exact counterpart (a decimal NaN, an infinite date).
             PermanentError: it refuses the statement.
         """
-        from forge_platform.postgres.stream import stream
+        with self.snapshot() as snapshot:
+            return snapshot.stream([statement], batch_rows)
 
-        return stream(self, statement, batch_rows)
+    def snapshot(self) -> "Snapshot":
+        """One state of the database, for several queries and streams."""
+        from forge_platform.postgres.stream import Snapshot
+
+        return Snapshot(self)
 
     @contextmanager
     def connect(self, statement_timeout: int | None = None) -> "Iterator[Connection]":
@@ -134,12 +151,14 @@ class DatabaseResource(dg.ConfigurableResource["DatabaseResource"]):
 
         seconds = self.statement_timeout if statement_timeout is None else statement_timeout
         try:
-            with closing(self._connection(seconds)) as connection, connection:
+            with closing(self.connection()) as connection, connection:
+                with connection.cursor() as cursor:
+                    cursor.execute(self.session(seconds))
                 yield connection
         except psycopg2.Error as error:
             raise self._failure(error) from error
 
-    def settings(self, statement_timeout: int, name: str = _NAME) -> dict[str, Any]:
+    def settings(self, name: str = _NAME) -> dict[str, Any]:
         """Connection parameters beside the address and credentials."""
         return {
             "connect_timeout": self.connect_timeout,
@@ -147,10 +166,28 @@ class DatabaseResource(dg.ConfigurableResource["DatabaseResource"]):
             "keepalives_interval": 10,
             "keepalives_count": 3,
             "application_name": name,
-            "options": f"-c statement_timeout={statement_timeout}s -c TimeZone=UTC",
         }
 
-    def _connection(self, statement_timeout: int) -> "Connection":
+    def session(self, statement_timeout: int) -> str:
+        """The statements that a transaction begins with.
+
+        They are no connection parameters, and end with the transaction: a pooler such as
+        PgBouncer refuses the one, and would hand on the session otherwise.
+
+        Args:
+            statement_timeout: seconds; 0 is no limit.
+        """
+        return (
+            f"SET LOCAL statement_timeout = '{statement_timeout}s'; "
+            "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'"
+        )
+
+    def connection(self, name: str = _NAME) -> "Connection":
+        """A bare psycopg2 connection, to be closed; ``connect`` is what most want.
+
+        Args:
+            name: the ``application_name``.
+        """
         import psycopg2
 
         connection: Connection = psycopg2.connect(
@@ -159,7 +196,7 @@ class DatabaseResource(dg.ConfigurableResource["DatabaseResource"]):
             user=self.user,
             password=self.password,
             dbname=self.database,
-            **self.settings(statement_timeout),
+            **self.settings(name),
         )
         return connection
 

@@ -6,6 +6,7 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from forge_platform.errors import PermanentError
+from forge_platform.tables import Position
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,7 +90,12 @@ class IcebergResource(dg.ConfigurableResource["IcebergResource"]):
 
     def watermark(self, table: str) -> str | None:
         """The position in the source up to which the table is complete, if it has one."""
-        return self._state(table).get("forge.watermark")
+        return self.position(table).watermark
+
+    def position(self, table: str) -> Position:
+        """How far the table follows its source."""
+        known = self._state(table)
+        return Position(watermark=known.get("forge.watermark"), window=known.get("forge.window"))
 
     def inputs(self, table: str) -> dict[str, int]:
         """The upstream snapshots that the table was last made from, by upstream table."""

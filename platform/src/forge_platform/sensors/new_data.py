@@ -61,7 +61,8 @@ def new_data_sensor(
         default_status: whether it runs as soon as the location is loaded.
         overlap: how far behind the newest row late ones are noticed; None is each table's own.
     """
-    watched = [replace(table, overlap=overlap) if overlap else table for table in tables]
+    # What is read again, changed or not, is no news.
+    watched = [replace(table, overlap=overlap or table.overlap, also=None) for table in tables]
 
     @dg.sensor(
         name=name,

@@ -1,0 +1,78 @@
+"""The columns of a query's result, and how their values arrive exactly or not at all."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from psycopg2 import sql
+
+_NUMERIC = 1700
+_LARGEST_PRECISION = 38
+_MOMENTS = {1082, 1114, 1184}  # date, timestamp, timestamptz
+# bool, bytea, bigint, smallint, integer, text, real, double precision, varchar, time
+_EXACT = {16, 17, 20, 21, 23, 25, 700, 701, 1043, 1083} | _MOMENTS
+
+_DAY = dt.timedelta(days=1)
+_EPOCH = dt.date(1970, 1, 1)
+_DAYS = ((dt.date.min - _EPOCH) // _DAY, (dt.date.max - _EPOCH) // _DAY)
+_MICROSECONDS = (_DAYS[0] * 86_400_000_000, (_DAYS[1] + 1) * 86_400_000_000 - 1)
+
+
+@dataclass(frozen=True)
+class ResultColumn:
+    """A result column: its name, the type's oid, and the modifiers of a numeric.
+
+    What Arrow has no exact type for comes as PostgreSQL's text: a numeric without precision
+    would become a double. Two kinds of value have no counterpart and are found in what
+    arrives: a date or time stamp that is infinite or outside of the years 1 to 9999, and the
+    NaN of a numeric, which DuckDB reads as 0.
+    """
+
+    name: str
+    oid: int
+    precision: int
+    scale: int
+
+    @property
+    def can_be_inexact(self) -> bool:
+        """Whether some value of the column's type has no counterpart."""
+        return self._is_decimal or self.oid in _MOMENTS
+
+    def in_source(self) -> sql.Composable:
+        """What PostgreSQL sends."""
+        column = sql.Identifier(self.name)
+        if self._is_decimal or self.oid in _EXACT:
+            return column
+        return sql.SQL("{0}::text AS {0}").format(column)
+
+    def problem(self, values: pa.Array[Any]) -> str | None:
+        """What is wrong with a batch of values, if anything is."""
+        if self.oid not in _MOMENTS:
+            return None
+        is_date = pa.types.is_date32(values.type)
+        lowest, highest = _DAYS if is_date else _MICROSECONDS
+        edges = pc.min_max(values.view(pa.int32() if is_date else pa.int64()))
+        low, high = edges["min"].as_py(), edges["max"].as_py()
+        if low is None or (low >= lowest and high <= highest):
+            return None
+        return "infinity, or a year outside of 1 to 9999"
+
+    def is_suspect(self, values: pa.Array[Any]) -> bool:
+        """Whether a batch of values may hold a NaN."""
+        if not self._is_decimal:
+            return False
+        return bool(pc.any(pc.equal(values, pa.scalar(0, values.type))).as_py())
+
+    def suspect_query(self, statement: sql.Composable) -> sql.Composable:
+        """A row if there is a NaN among the rows of a query, else none."""
+        query = "SELECT 1 AS found FROM ({}) AS rows WHERE {} = 'NaN'::numeric LIMIT 1"
+        return sql.SQL(query).format(statement, sql.Identifier(self.name))
+
+    @property
+    def _is_decimal(self) -> bool:
+        fits = 0 < self.precision <= _LARGEST_PRECISION and 0 <= self.scale <= self.precision
+        return self.oid == _NUMERIC and fits
