@@ -196,7 +196,8 @@ def _endpoint(endpoint: client.V1Endpoint) -> Endpoint:
         address=endpoint.addresses[0],
         # A Deployment's pod is named after its ReplicaSet, and five letters.
         replica_set=pod.rpartition("-")[0],
-        ready=bool(endpoint.conditions.ready),
+        # Kubernetes: "nil should be interpreted as true".
+        ready=endpoint.conditions.ready is not False,
         terminating=bool(endpoint.conditions.terminating),
     )
 

@@ -37,6 +37,8 @@ class Stage(Enum):
     """It cannot get better by itself."""
     STUCK = "stuck"
     """It may get better within seconds."""
+    MISSING = "missing"
+    """Its Job is not there: not yet, or no longer."""
     UNSCHEDULABLE = "unschedulable"
     """It gets better when other pods end or nodes are added."""
     ENDED = "ended"
@@ -76,23 +78,37 @@ def diagnose(
     return _waiting(newest) or _held_back(newest, events) or _unschedulable(newest)
 
 
-def eviction(pod: client.V1Pod) -> str | None:
-    """Why Kubernetes took a pod away, None when it did not."""
+def killed(pod: client.V1Pod) -> str | None:
+    """Why Kubernetes ended a pod, None when it ended by itself or goes on."""
+    return _evicted(pod) or _out_of_memory(pod)
+
+
+def _evicted(pod: client.V1Pod) -> str | None:
     if pod.status.reason == "Evicted":
         return f"Evicted: {pod.status.message}"
     condition = _condition(pod.status.conditions, "DisruptionTarget")
     return f"{condition.reason}: {condition.message}" if condition else None
 
 
+def _out_of_memory(pod: client.V1Pod) -> str | None:
+    for name, state in _terminated(pod):
+        if state.reason == "OOMKilled":
+            return (
+                f"OOMKilled: it used more memory than its limit of {memory_limit(pod, name)}. "
+                "Raise the memory limit of the location's run pods, or have it keep less in memory."
+            )
+    return None
+
+
 def _without_pod(
     job: client.V1Job | None, events: Sequence[client.CoreV1Event]
 ) -> Diagnosis | None:
     if job is None:
-        return Diagnosis(Stage.STUCK, "Its Kubernetes Job no longer exists.")
+        return Diagnosis(Stage.MISSING, "Its Kubernetes Job does not exist.")
     failed = _condition(job.status.conditions, "Failed")
     if failed:
         reason = f"Its pod no longer exists. The Job says {failed.reason}: {failed.message}"
-        return Diagnosis(Stage.ENDED, reason, failed.last_transition_time)
+        return Diagnosis(Stage.ENDED, reason)
     refused = _last(events, {_NOT_CREATED}, job.metadata.uid)
     return Diagnosis(Stage.STUCK, f"{_NOT_CREATED}: {refused.message}") if refused else None
 
@@ -100,26 +116,21 @@ def _without_pod(
 def _ended(pod: client.V1Pod) -> Diagnosis | None:
     if pod.status.phase not in {"Failed", "Succeeded"}:
         return None
-    states = [(status.name, status.state.terminated) for status in _statuses(pod)]
-    ended = [(name, state) for name, state in states if state]
-    since = max((state.finished_at for _, state in ended if state.finished_at), default=None)
-    return Diagnosis(Stage.ENDED, eviction(pod) or _exit(pod, ended), since)
+    return Diagnosis(Stage.ENDED, killed(pod) or _exit(pod))
 
 
-def _exit(pod: client.V1Pod, ended: Sequence[tuple[str, client.V1ContainerStateTerminated]]) -> str:
-    for name, state in ended:
-        if state.reason == "OOMKilled":
-            limit = memory_limit(pod, name)
-            return (
-                f"OOMKilled: it used more memory than its limit of {limit}. "
-                "Raise the memory limit of the location's run pods, or have it keep less in memory."
-            )
-    for name, state in ended:
+def _exit(pod: client.V1Pod) -> str:
+    for name, state in _terminated(pod):
         if state.exit_code:
             return f"{state.reason}: container {name} ended with exit code {state.exit_code}."
     if pod.status.phase == "Failed":
         return f"{pod.status.reason or 'Failed'}: {pod.status.message or 'no reason is given'}"
     return "Its process ended without saying how the run went."
+
+
+def _terminated(pod: client.V1Pod) -> Sequence[tuple[str, client.V1ContainerStateTerminated]]:
+    states = [(status.name, status.state and status.state.terminated) for status in _statuses(pod)]
+    return [(name, state) for name, state in states if state]
 
 
 def memory_limit(pod: client.V1Pod, container: str) -> str:
@@ -179,13 +190,13 @@ class Patience:
 
     Attributes:
         stuck: from when it was first seen.
+        missing: from when it was first seen; the daemon reports a run before it makes the Job.
         unschedulable: from the pod's creation; a new node takes minutes.
-        ended: for the process's last words to arrive in the database.
     """
 
     stuck: timedelta = timedelta(seconds=15)
+    missing: timedelta = timedelta(seconds=30)
     unschedulable: timedelta = timedelta(minutes=5)
-    ended: timedelta = timedelta(seconds=3)
 
     def is_over(self, found: Diagnosis, first_seen: datetime, now: datetime) -> bool:
         """Whether a run with this diagnosis is to be failed now."""
@@ -193,7 +204,8 @@ class Patience:
         allowed = {
             Stage.HOPELESS: timedelta(0),
             Stage.STUCK: self.stuck,
+            Stage.MISSING: self.missing,
             Stage.UNSCHEDULABLE: self.unschedulable,
-            Stage.ENDED: self.ended,
+            Stage.ENDED: timedelta(0),
         }
         return now - began >= allowed[found.stage]

@@ -84,6 +84,8 @@ def watch_for_ever(
             for _ in watch.Watch().stream(
                 call,
                 namespace,
+                # Where the watch begins need not be the newest: the steps list anew.
+                resource_version="0",
                 timeout_seconds=_WATCH,
                 _request_timeout=(3, _WATCH + 30),
                 **filters,

@@ -120,12 +120,12 @@ class Registrar:
         if not ids or None in ids:
             return not server.serving
         key = Loaded(webserver.process, server.location)
-        if loaded_from in ids and self._loaded.get(key) == server.endpoints:
+        if loaded_from in ids and self._loaded.get(key) == server.answering:
             return True
         webserver.reload_location(server.location)
         now_from = webserver.locations().get(server.location)
         log.info(event("reloaded", location=server.location, server=now_from))
         if now_from not in ids:
             return False
-        self._loaded[key] = server.endpoints
+        self._loaded[key] = server.answering
         return True

@@ -18,7 +18,7 @@ from kubernetes import client
 
 from forge_platform.logs import event
 from forge_platform.registrar.cluster import NOT_FOUND
-from forge_platform.registrar.diagnosis import Diagnosis, Patience, Stage, diagnose, eviction
+from forge_platform.registrar.diagnosis import Diagnosis, Patience, Stage, diagnose, killed
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class RunKeeper:
         self._core = client.CoreV1Api()
         self._batch = client.BatchV1Api()
         self._first_seen: dict[tuple[str, Stage], datetime] = {}
-        self._told: set[str] = set()
+        self._explained: set[str] = set()
 
     def watches(self) -> Sequence[tuple[Callable[..., Any], Mapping[str, str]]]:
         """The list calls, with their filters, after whose changes to look again."""
@@ -90,7 +90,8 @@ class RunKeeper:
         active = {name: run for name, run in runs.items() if run.status in _STARTED}
         suspects = self._diagnosed(found, active)
         for run_id, diagnosis in suspects.items():
-            self._judge(active[run_id], diagnosis)
+            if self._judge(active[run_id], diagnosis):
+                self._explained |= found.get(run_id, RunObjects()).uids
         seen = {(run_id, diagnosis.stage) for run_id, diagnosis in suspects.items()}
         self._first_seen = {key: at for key, at in self._first_seen.items() if key in seen}
         leaving = [
@@ -134,29 +135,32 @@ class RunKeeper:
         about = [found for found in warnings if found.involved_object.uid in uids]
         return sorted(about, key=lambda found: found.metadata.creation_timestamp)
 
-    def _judge(self, run: dg.DagsterRun, diagnosis: Diagnosis) -> None:
+    def _judge(self, run: dg.DagsterRun, diagnosis: Diagnosis) -> bool:
+        """Ends a run whose time is over; returns whether it did."""
         now = self._now()
         first_seen = self._first_seen.setdefault((run.run_id, diagnosis.stage), now)
         if not self._patience.is_over(diagnosis, first_seen, now):
-            return
+            return False
         # It may have ended since the look; what is reported last counts.
         current = self._instance.get_run_by_id(run.run_id)
         if current is None or current.status != run.status:
-            return
+            return False
         if current.status == _Status.CANCELING:
             self._instance.report_run_canceled(current, message=diagnosis.reason)
         else:
-            self._instance.report_run_failed(current, message=_message(current, diagnosis))
+            self._instance.report_run_failed(current, message=_message(diagnosis))
         log.warning(event("run_ended", run=run.run_id, reason=diagnosis.reason))
+        return True
 
     def _clear(self, objects: RunObjects, run: dg.DagsterRun | None) -> bool:
         """Removes the Jobs of a run that ended; returns whether some are still kept."""
         if run is None or run.status not in _ENDED:
             return False
         for pod in objects.pods:
-            self._tell_of_eviction(run, pod)
+            self._explain(run, pod)
         ended = self._ended_at(run)
-        if ended and self._now() - ended < self._retention:
+        # A pod that never started has nothing to show, and must not start any more.
+        if ended and self._now() - ended < self._retention and not _is_pending(objects):
             return True
         for job in objects.jobs:
             if not job.metadata.deletion_timestamp:
@@ -167,12 +171,12 @@ class RunKeeper:
         record = self._instance.get_run_record_by_id(run.run_id)
         return datetime.fromtimestamp(record.end_time, UTC) if record and record.end_time else None
 
-    def _tell_of_eviction(self, run: dg.DagsterRun, pod: client.V1Pod) -> None:
-        """Says in a run's log why its pod was told to end: the run only knows that it was."""
-        reason = eviction(pod)
-        if reason and run.status == _Status.FAILURE and pod.metadata.uid not in self._told:
-            self._told.add(pod.metadata.uid)
-            self._instance.report_engine_event(f"Kubernetes took the pod away. {reason}", run)
+    def _explain(self, run: dg.DagsterRun, pod: client.V1Pod) -> None:
+        """Says in a failed run's log what Kubernetes did: the run itself may not know."""
+        reason = killed(pod)
+        if reason and run.status == _Status.FAILURE and pod.metadata.uid not in self._explained:
+            self._explained.add(pod.metadata.uid)
+            self._instance.report_engine_event(f"Kubernetes ended the run's pod. {reason}", run)
 
     def _delete(self, job: client.V1Job) -> None:
         log.info(event("job_removed", job=job.metadata.name))
@@ -197,12 +201,7 @@ def _is_pending(objects: RunObjects) -> bool:
     return all(pod.status.phase == "Pending" for pod in objects.pods)
 
 
-def _message(run: dg.DagsterRun, diagnosis: Diagnosis) -> str:
+def _message(diagnosis: Diagnosis) -> str:
     if diagnosis.stage is Stage.ENDED:
         return f"The run's pod ended before the run did. {diagnosis.reason}"
-    return f"The run's pod cannot start. {diagnosis.reason}" + _log_of(run)
-
-
-def _log_of(run: dg.DagsterRun) -> str:
-    image = run.tags.get(".dagster/image") or run.tags.get("docker/image")
-    return f"\nIts image is {image}." if image else ""
+    return f"The run's pod cannot start. {diagnosis.reason}"
