@@ -1,0 +1,1 @@
+"""Compares a source table with an Iceberg table by counts and digests of ranges of the key."""
