@@ -49,6 +49,7 @@ SCHEDULES = {
     "daily_customer_schedule": ("0 2 * * *", None),
     "daily_schedule": ("0 6 * * *", "America/New_York"),
     "adaptive_schedule": ("0 */4 * * *", None),
+    "deleted_rows_schedule": ("30 4 * * *", None),
     "table_care_schedule": ("30 3 * * *", None),
 }
 ELSEWHERE = {"customer_metrics_serving", "customer_metrics_export"}  # no Iceberg table

@@ -11,6 +11,7 @@ from forge_platform.automation import (
 )
 from forge_platform.checks import contract_check, row_check
 from forge_platform.contracts import CONTRACTS, TableContract
+from forge_platform.deletes import DeletesConfig, remove_marked, remove_missing_keys
 from forge_platform.environment import Environment, check_variables, current_environment
 from forge_platform.errors import (
     ApiResponseError,
@@ -47,6 +48,7 @@ from forge_platform.resources.object_store import S3Resource
 from forge_platform.sensors.files import file_sensor
 from forge_platform.sensors.new_data import new_data_sensor
 from forge_platform.serving import sync_table
+from forge_platform.sources import source_metadata
 from forge_platform.tables import Changes, TableView, TableWrite
 
 __all__ = [
@@ -61,6 +63,7 @@ __all__ = [
     "ConfigurationError",
     "ContractViolation",
     "DatabaseResource",
+    "DeletesConfig",
     "Environment",
     "ExtractConfig",
     "FileSchema",
@@ -100,8 +103,11 @@ __all__ = [
     "on_upstream_change",
     "picture",
     "plan_work",
+    "remove_marked",
+    "remove_missing_keys",
     "row_check",
     "snapshots",
+    "source_metadata",
     "store_resource",
     "sync_table",
     "table_options",

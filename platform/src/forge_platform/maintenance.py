@@ -125,5 +125,6 @@ def _care_of(location: str, spec: dg.AssetSpec) -> dg.AssetsDefinition:
 
 def options_of(metadata: Mapping[str, Any]) -> CareOptions:
     """The thresholds that an asset's metadata gives its table."""
-    given = metadata.get(CARE, {})
-    return CareOptions(**(given.value if isinstance(given, dg.JsonMetadataValue) else given))
+    told = metadata.get(CARE, {})
+    given: Any = told.value if isinstance(told, dg.JsonMetadataValue) else told
+    return CareOptions(**given)

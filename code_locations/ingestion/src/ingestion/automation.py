@@ -26,6 +26,24 @@ hourly_schedule = dg.ScheduleDefinition(
     description="Hourly ingestion of everything.",
 )
 
+COMPARED_ASSETS = ("raw_customers", "raw_orders")
+
+
+@dg.schedule(
+    job=ingestion_job,
+    cron_schedule="30 4 * * *",
+    default_status=environment.schedule_status,
+    description="Compares the keys of source and tables, and removes rows that are gone.",
+)
+def deleted_rows_schedule() -> dg.RunRequest:
+    """Requests the assets that keep the source's current state."""
+    compared = {"config": {"compare_keys": True}}
+    return dg.RunRequest(
+        asset_selection=[dg.AssetKey(name) for name in COMPARED_ASSETS],
+        run_config={"ops": dict.fromkeys(COMPARED_ASSETS, compared)},
+    )
+
+
 new_data_sensor = forge_platform.new_data_sensor(
     "new_data_sensor",
     [CUSTOMERS, ORDERS],

@@ -7,12 +7,15 @@ import dagster as dg
 from forge_platform import (
     RETRY_TRANSIENT,
     DatabaseResource,
+    DeletesConfig,
     ExtractConfig,
     IcebergResource,
     Recent,
     SourceTable,
     TableWrite,
     extract,
+    remove_missing_keys,
+    source_metadata,
     table_options,
 )
 from forge_platform.contracts import RAW_CUSTOMERS, RAW_ORDERS
@@ -57,15 +60,18 @@ ORDER_VERSIONS = SourceTable("public", "orders", columns=ORDERS.columns, version
     kinds={"postgres", "iceberg"},
     metadata={
         **table_options(mode="merge", key=RAW_CUSTOMERS.key, order_by="updated_at"),
-        "source_table": CUSTOMERS.name,
+        **source_metadata(CUSTOMERS),
     },
     retry_policy=RETRY_TRANSIENT,
 )
 def raw_customers(
-    config: ExtractConfig, database: DatabaseResource, iceberg: IcebergResource
+    config: DeletesConfig, database: DatabaseResource, iceberg: IcebergResource
 ) -> TableWrite:
     """Customers that changed since the watermark, merged by key."""
-    return extract(database, CUSTOMERS, config, iceberg.position(RAW_CUSTOMERS.identifier))
+    write = extract(database, CUSTOMERS, config, iceberg.position(RAW_CUSTOMERS.identifier))
+    if not config.compare_keys:
+        return write
+    return remove_missing_keys(write, database, CUSTOMERS, iceberg, RAW_CUSTOMERS.identifier)
 
 
 @dg.asset(
@@ -73,22 +79,25 @@ def raw_customers(
     kinds={"postgres", "iceberg"},
     metadata={
         **table_options(mode="merge", key=RAW_ORDERS.key, order_by="updated_at"),
-        "source_table": ORDERS.name,
+        **source_metadata(ORDERS),
     },
     retry_policy=RETRY_TRANSIENT,
 )
 def raw_orders(
-    config: ExtractConfig, database: DatabaseResource, iceberg: IcebergResource
+    config: DeletesConfig, database: DatabaseResource, iceberg: IcebergResource
 ) -> TableWrite:
     """Orders that changed since the watermark and those of the last 7 days, merged by key."""
-    return extract(database, ORDERS, config, iceberg.position(RAW_ORDERS.identifier))
+    write = extract(database, ORDERS, config, iceberg.position(RAW_ORDERS.identifier))
+    if not config.compare_keys:
+        return write
+    return remove_missing_keys(write, database, ORDERS, iceberg, RAW_ORDERS.identifier)
 
 
 @dg.asset(
     kinds={"postgres", "iceberg"},
     metadata={
         **table_options(mode="append", key=("order_id", "updated_at")),
-        "source_table": ORDER_VERSIONS.name,
+        **source_metadata(ORDER_VERSIONS),
     },
     retry_policy=RETRY_TRANSIENT,
 )

@@ -19,7 +19,7 @@ defs = build_definitions(
     ],
     checks=checks.checks,
     jobs=[automation.ingestion_job],
-    schedules=[automation.hourly_schedule],
+    schedules=[automation.hourly_schedule, automation.deleted_rows_schedule],
     sensors=[
         automation.new_data_sensor,
         automation.s3_file_sensor,
