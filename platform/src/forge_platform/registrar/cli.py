@@ -19,11 +19,8 @@ _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the registrar until it is stopped."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(levelname)s %(message)s"
-    )
-    # It logs every request otherwise.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.basicConfig(stream=sys.stdout, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("forge_platform").setLevel(logging.INFO)
     _run(options)
 
 
@@ -38,7 +35,10 @@ def _run(options: argparse.Namespace) -> None:
     from forge_platform.registrar.registrar import Registrar
     from forge_platform.registrar.run_keeper import RunKeeper
 
-    config.load_config()
+    if "KUBERNETES_SERVICE_HOST" in os.environ:
+        config.load_incluster_config()
+    else:
+        config.load_kube_config()
     names = _names(options)
     cluster = Cluster(names)
     registrar = Registrar(cluster, options.webserver_port, options.path_prefix)
@@ -51,7 +51,7 @@ def _run(options: argparse.Namespace) -> None:
             Patience(unschedulable=timedelta(seconds=options.unschedulable_seconds)),
             timedelta(seconds=options.job_retention_seconds),
         )
-        runs = Loop("runs", keeper.step, options.period)
+        runs = Loop("runs", keeper.step, options.period, settle=0.5)
         loops.append(runs)
         watches += [(runs, watch) for watch in keeper.watches()]
     for loop, (call, filters) in watches:

@@ -15,10 +15,8 @@ from forge_platform.logs import event
 
 log = logging.getLogger(__name__)
 
-_SETTLE = 0.05
-"""Seconds in which changes that come together are taken as one."""
 _WATCH = 240
-_LONGEST_WAIT = 5.0
+_FIRST_RETRY, _LAST_RETRY = 0.1, 5.0
 
 
 class Loop:
@@ -30,14 +28,18 @@ class Loop:
         name: for logs and health.
         step: returns whether everything is as it should be.
         period: seconds between steps when nothing happens.
+        settle: seconds in which changes that come together are taken as one.
     """
 
-    def __init__(self, name: str, step: Callable[[], bool], period: float) -> None:
+    def __init__(
+        self, name: str, step: Callable[[], bool], period: float, settle: float = 0.05
+    ) -> None:
         self.name = name
         self.last_turn = time.monotonic()
         self.has_succeeded = False
         self._step = step
         self._period = period
+        self._settle = settle
         self._changed = threading.Event()
 
     def wake(self) -> None:
@@ -46,18 +48,16 @@ class Loop:
 
     def run(self) -> None:
         """Repeats the step for ever."""
-        wait = _SETTLE
+        retry = _FIRST_RETRY
         while True:
             self._changed.clear()
             done = self._try()
             self.last_turn = time.monotonic()
-            wait = self._period if done else min(2 * max(wait, _SETTLE), _LONGEST_WAIT)
-            if done:
-                self._changed.wait(wait)
-                wait = _SETTLE
-                time.sleep(_SETTLE)
+            if self._changed.wait(self._period if done else retry):
+                time.sleep(self._settle)
+                retry = _FIRST_RETRY
             else:
-                self._changed.wait(wait)
+                retry = min(2 * retry, _LAST_RETRY)
 
     def _try(self) -> bool:
         try:

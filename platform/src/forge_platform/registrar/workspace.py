@@ -98,7 +98,7 @@ def parse(text: str) -> Workspace:
     except yaml.YAMLError:
         return {}
     entries = content.get("load_from") if isinstance(content, dict) else None
-    servers = [_server(entry) for entry in entries or ()]
+    servers = map(_server, entries if isinstance(entries, list) else ())
     return {
         server["location_name"]: (server["host"], int(server["port"]))
         for server in servers

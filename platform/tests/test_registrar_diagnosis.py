@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from kubernetes import client
+
+from forge_platform.registrar.diagnosis import Diagnosis, Patience, Stage, diagnose, killed
+
+CREATED = "2026-01-01T00:00:00Z"
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def from_api(kind: str, content: dict[str, Any]) -> Any:
+    """An object as the client makes it of the API server's answer."""
+    return client.ApiClient()._ApiClient__deserialize(content, kind)
+
+
+def pod(name: str = "pod", *, created: str = CREATED, **status: Any) -> Any:
+    container = {"name": "dagster", "resources": {"limits": {"memory": "512Mi"}}}
+    metadata = {"name": name, "uid": f"uid-of-{name}", "creationTimestamp": created}
+    content = {"metadata": metadata, "spec": {"containers": [container]}, "status": status}
+    return from_api("V1Pod", content)
+
+
+def container(**state: Any) -> dict[str, Any]:
+    required = {"imageID": "", "ready": False, "restartCount": 0}
+    return {"name": "dagster", "image": "orders:1", "state": state, **required}
+
+
+def ended(reason: str, exit_code: int) -> list[dict[str, Any]]:
+    return [container(terminated={"reason": reason, "exitCode": exit_code})]
+
+
+def waiting(reason: str, message: str | None = None) -> list[dict[str, Any]]:
+    return [container(waiting={"reason": reason, "message": message})]
+
+
+def job(*conditions: dict[str, Any]) -> Any:
+    content = {"metadata": {"name": "job", "uid": "uid-of-job"}}
+    return from_api("V1Job", {**content, "status": {"conditions": list(conditions)}})
+
+
+def warning(uid: str, reason: str, message: str) -> Any:
+    content = {"involvedObject": {"uid": uid}, "reason": reason, "message": message}
+    return from_api("CoreV1Event", {**content, "metadata": {"creationTimestamp": CREATED}})
+
+
+def reason_of(diagnosis: Diagnosis | None) -> str:
+    assert diagnosis is not None
+    return diagnosis.reason
+
+
+def test_nothing_is_wrong_with_a_pod_that_starts_or_runs() -> None:
+    starting = pod(phase="Pending", containerStatuses=waiting("ContainerCreating"))
+    running = pod(phase="Running", containerStatuses=[container(running={})])
+    assert diagnose(job(), [starting], []) is None
+    assert diagnose(job(), [running], []) is None
+    assert diagnose(job(), [], []) is None
+
+
+def test_a_name_that_is_no_image_is_hopeless() -> None:
+    found = diagnose(
+        job(), [pod(phase="Pending", containerStatuses=waiting("InvalidImageName", "no name"))], []
+    )
+    assert found == Diagnosis(Stage.HOPELESS, "InvalidImageName: no name")
+
+
+@pytest.mark.parametrize(
+    "reason", ["ErrImagePull", "ImagePullBackOff", "CreateContainerConfigError"]
+)
+def test_a_container_that_cannot_be_created_is_stuck(reason: str) -> None:
+    found = diagnose(job(), [pod(phase="Pending", containerStatuses=waiting(reason, "why"))], [])
+    assert found == Diagnosis(Stage.STUCK, f"{reason}: why")
+
+
+def test_an_init_container_counts_too() -> None:
+    stuck = pod(phase="Pending", initContainerStatuses=waiting("ErrImagePull", "why"))
+    assert reason_of(diagnose(job(), [stuck], [])) == "ErrImagePull: why"
+
+
+def test_a_volume_that_cannot_be_mounted_is_only_in_the_events() -> None:
+    creating = pod(phase="Pending", containerStatuses=waiting("ContainerCreating"))
+    events = [
+        warning("uid-of-other", "FailedMount", "of another pod"),
+        warning("uid-of-pod", "FailedMount", 'secret "absent" not found'),
+        warning("uid-of-pod", "Unrelated", "something else"),
+    ]
+    found = diagnose(job(), [creating], events)
+    assert found == Diagnosis(Stage.STUCK, 'FailedMount: secret "absent" not found')
+
+
+def test_a_pod_without_a_node_is_unschedulable_since_it_exists() -> None:
+    condition = {
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": "Unschedulable",
+        "message": "Insufficient cpu",
+    }
+    found = diagnose(job(), [pod(phase="Pending", conditions=[condition])], [])
+    assert found == Diagnosis(Stage.UNSCHEDULABLE, "Unschedulable: Insufficient cpu", NOW)
+
+
+def test_a_pod_that_may_not_be_created_is_in_the_events_of_its_job() -> None:
+    events = [warning("uid-of-job", "FailedCreate", "exceeded quota: pods")]
+    found = diagnose(job(), [], events)
+    assert found == Diagnosis(Stage.STUCK, "FailedCreate: exceeded quota: pods")
+
+
+def test_a_pod_that_was_deleted_has_ended() -> None:
+    failed = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "m"}
+    found = diagnose(job(failed), [], [])
+    assert found is not None
+    assert found.stage is Stage.ENDED
+    assert "BackoffLimitExceeded" in found.reason
+
+
+def test_a_run_without_job_misses_it() -> None:
+    found = diagnose(None, [], [])
+    assert found is not None
+    assert found.stage is Stage.MISSING
+
+
+def test_a_process_killed_for_its_memory_says_the_limit() -> None:
+    found = pod(phase="Failed", containerStatuses=ended("OOMKilled", 137))
+    assert "OOMKilled" in reason_of(diagnose(job(), [found], []))
+    assert "512Mi" in reason_of(diagnose(job(), [found], []))
+    assert killed(found) == reason_of(diagnose(job(), [found], []))
+
+
+def test_an_evicted_pod_says_why() -> None:
+    found = pod(phase="Failed", reason="Evicted", message="The node was low on memory.")
+    assert reason_of(diagnose(job(), [found], [])) == "Evicted: The node was low on memory."
+
+
+def test_a_pod_that_gave_way_says_to_what() -> None:
+    condition = {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "PreemptionByScheduler",
+        "message": "preempted",
+    }
+    found = pod(phase="Failed", conditions=[condition], containerStatuses=ended("Error", 143))
+    assert reason_of(diagnose(job(), [found], [])) == "PreemptionByScheduler: preempted"
+
+
+def test_a_process_that_ends_by_itself_was_not_killed() -> None:
+    failed = pod(phase="Failed", containerStatuses=ended("Error", 2))
+    done = pod(phase="Succeeded", containerStatuses=ended("Completed", 0))
+    assert "exit code 2" in reason_of(diagnose(job(), [failed], []))
+    assert "without saying" in reason_of(diagnose(job(), [done], []))
+    assert killed(failed) is None
+    assert killed(done) is None
+
+
+def test_the_newest_pod_of_a_run_counts() -> None:
+    old = pod("old", phase="Failed", containerStatuses=ended("Error", 1))
+    new = pod("new", created="2026-01-01T00:01:00Z", phase="Running")
+    assert diagnose(job(), [new, old], []) is None
+
+
+def test_patience_depends_on_what_may_get_better() -> None:
+    patience = Patience(
+        stuck=timedelta(seconds=15),
+        missing=timedelta(seconds=30),
+        unschedulable=timedelta(minutes=5),
+    )
+
+    def over_after(stage: Stage, seconds: float) -> bool:
+        later = NOW + timedelta(seconds=seconds)
+        return patience.is_over(Diagnosis(stage, ""), first_seen=NOW, now=later)
+
+    assert over_after(Stage.HOPELESS, 0)
+    assert over_after(Stage.ENDED, 0)
+    assert [over_after(Stage.STUCK, seconds) for seconds in (14, 15)] == [False, True]
+    assert [over_after(Stage.MISSING, seconds) for seconds in (29, 30)] == [False, True]
+    assert [over_after(Stage.UNSCHEDULABLE, seconds) for seconds in (299, 300)] == [False, True]
+
+
+def test_what_kubernetes_dates_counts_from_then() -> None:
+    seen_late = NOW + timedelta(minutes=10)
+    diagnosis = Diagnosis(Stage.UNSCHEDULABLE, "", since=NOW)
+    assert Patience().is_over(diagnosis, first_seen=seen_late, now=seen_late)

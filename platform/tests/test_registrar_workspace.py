@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import yaml
+
+from forge_platform.registrar.workspace import (
+    CodeServer,
+    Endpoint,
+    duplicates,
+    parse,
+    render,
+    unique,
+    wanted,
+)
+
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def endpoint(
+    pod: str = "orders-6d5f-abcde", *, ready: bool = True, terminating: bool = False
+) -> Endpoint:
+    replica_set = pod.rpartition("-")[0]
+    return Endpoint(pod, "10.0.0.1", replica_set, ready=ready, terminating=terminating)
+
+
+def server(
+    location: str, *endpoints: Endpoint, service: str | None = None, age: int = 0
+) -> CodeServer:
+    return CodeServer(
+        location=location,
+        service=service or location,
+        port=4000,
+        created=BEGIN - timedelta(days=age),
+        endpoints=frozenset(endpoints),
+    )
+
+
+def test_a_new_location_appears_once_a_server_answers() -> None:
+    waiting = unique([server("orders", endpoint(ready=False))])
+    serving = unique([server("orders", endpoint())])
+    assert wanted(waiting, {}) == {}
+    assert wanted(serving, {}) == {"orders": ("orders", 4000)}
+
+
+def test_a_known_location_stays_while_its_server_is_away() -> None:
+    servers = unique([server("orders")])
+    assert wanted(servers, {"orders": ("orders", 4000)}) == {"orders": ("orders", 4000)}
+
+
+def test_a_location_whose_service_is_gone_is_removed() -> None:
+    assert wanted({}, {"orders": ("orders", 4000)}) == {}
+
+
+def test_of_two_services_with_one_name_the_older_one_counts() -> None:
+    first = server("orders", endpoint(), service="orders", age=2)
+    second = server("orders", endpoint(), service="orders-copy", age=1)
+    assert unique([second, first]) == {"orders": first}
+    assert duplicates([second, first]) == [second]
+
+
+def test_the_workspace_file_is_the_one_that_dagster_reads() -> None:
+    text = render({"orders": ("orders", 4000), "customers": ("customers", 4001)})
+    assert yaml.safe_load(text) == {
+        "load_from": [
+            {"grpc_server": {"location_name": "customers", "host": "customers", "port": 4001}},
+            {"grpc_server": {"location_name": "orders", "host": "orders", "port": 4000}},
+        ]
+    }
+    assert parse(text) == {"customers": ("customers", 4001), "orders": ("orders", 4000)}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "load_from: []", "[", "- a", "load_from: [{python_file: a.py}]", "load_from: 3"]
+)
+def test_a_workspace_that_somebody_else_wrote_is_written_anew(text: str) -> None:
+    assert parse(text) == {}
+
+
+def test_a_pod_that_is_leaving_serves_no_more_but_may_still_be_met() -> None:
+    leaving = endpoint("orders-old-aaaaa", ready=False, terminating=True)
+    staying = endpoint("orders-new-bbbbb")
+    found = server("orders", leaving, staying)
+    assert found.serving == [staying]
+    assert found.answering == {leaving, staying}
+    assert not found.is_between_versions
+
+
+def test_a_pod_that_does_not_answer_yet_changes_nothing_for_readers() -> None:
+    starting = endpoint("orders-new-bbbbb", ready=False)
+    assert server("orders", starting).answering == frozenset()
+
+
+def test_two_pods_are_two_versions_only_when_another_replica_set_made_one() -> None:
+    same = server("orders", endpoint("orders-new-aaaaa"), endpoint("orders-new-bbbbb"))
+    other = server("orders", endpoint("orders-old-aaaaa"), endpoint("orders-new-bbbbb"))
+    assert not same.is_between_versions
+    assert other.is_between_versions
