@@ -172,6 +172,7 @@ def code_server(
     return CodeServer(
         location=location,
         service=service.metadata.name,
+        address=service.spec.cluster_ip,
         port=ports[0],
         created=service.metadata.creation_timestamp,
         endpoints=endpoints,

@@ -62,16 +62,17 @@ class Registrar:
             )
         servers = unique(listed)
         workspace = self._write_workspace(servers)
+        waiting = [name for name in servers if name not in workspace and servers[name].serving]
         self._tell_pods(version_of(render(workspace)))
         webservers = [pod for pod in self._cluster.webservers() if pod.ready]
         self._forget_all_but(pod.process for pod in webservers)
         current = [self._update(pod, workspace, servers) for pod in webservers]
-        return all(current)
+        return all(current) and not waiting
 
     def _write_workspace(self, servers: Mapping[str, CodeServer]) -> Workspace:
         text = self._cluster.workspace_text()
         present = parse(text or "")
-        workspace = wanted(servers, present)
+        workspace = wanted(servers, present, _answers)
         if text is None or workspace != present:
             self._cluster.write_workspace(render(workspace))
             added, removed = workspace.keys() - present.keys(), present.keys() - workspace.keys()
@@ -129,3 +130,8 @@ class Registrar:
             return False
         self._loaded[key] = server.answering
         return True
+
+
+def _answers(server: CodeServer) -> bool:
+    """Whether the Service leads to the pod already: its kube-proxy comes a moment later."""
+    return server_id(server.address, server.port) is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -30,10 +30,15 @@ class Endpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class CodeServer:
-    """A Service that is labelled as a code location, with the pods behind it."""
+    """A Service that is labelled as a code location, with the pods behind it.
+
+    Attributes:
+        address: the Service's own, which webservers connect to.
+    """
 
     location: str
     service: str
+    address: str
     port: int
     created: datetime
     endpoints: frozenset[Endpoint] = frozenset()
@@ -73,12 +78,14 @@ def duplicates(servers: Iterable[CodeServer]) -> Sequence[CodeServer]:
     return [server for server in listed if kept[server.location] is not server]
 
 
-def wanted(servers: Mapping[str, CodeServer], present: Workspace) -> Workspace:
-    """The workspace to be: a new location once a server answers, a known one while it exists."""
+def wanted(
+    servers: Mapping[str, CodeServer], present: Workspace, answers: Callable[[CodeServer], bool]
+) -> Workspace:
+    """The workspace to be: a new location once its server answers, a known one while it exists."""
     return {
         name: (server.service, server.port)
         for name, server in sorted(servers.items())
-        if name in present or server.serving
+        if name in present or (server.serving and answers(server))
     }
 
 
