@@ -118,6 +118,9 @@ def _subchart(values: Values) -> Values:
     location = values["location"]
     return {
         "fullnameOverride": location,
+        # Else a server keeps runs and events of its own, and has no place to.
+        "includeInstance": True,
+        "global": {"dagsterInstanceConfigMap": values["platform"]["instanceConfigMap"]},
         "postgresqlSecretName": values["platform"]["postgresSecret"],
         "imagePullSecrets": values["image"]["pullSecrets"],
         # Runs are one process each: nothing in them asks the API server for anything.
