@@ -24,12 +24,13 @@ def state(table: Table) -> Mapping[str, str]:
     """Watermark, data version and upstream snapshots of the newest snapshot that carries any.
 
     Every commit of this library carries them on; another engine's commit (a compaction for
-    instance) does not, so its ancestors are asked.
+    instance) does not, so its ancestors are asked. A property that was set to nothing is taken
+    back.
     """
     for snapshot in _history(table):
         found = _forge_properties(snapshot)
         if COMMIT_ID in found:
-            return {name: value for name, value in found.items() if is_lasting(name)}
+            return {name: value for name, value in found.items() if is_lasting(name) and value}
     return {}
 
 

@@ -1,0 +1,1 @@
+"""The command ``forge``: the platform looked at from outside."""

@@ -1,0 +1,61 @@
+"""``forge tables``."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from forge_platform.cli.environment import open_iceberg, table_names
+from forge_platform.cli.output import as_json, print_json, print_table
+
+if TYPE_CHECKING:
+    from pyiceberg.table import Table
+
+_NUMBERS = ("rows", "files", "delete_files", "bytes", "snapshots")
+
+
+@click.command()
+@click.argument("namespace", required=False)
+@as_json
+def tables(namespace: str | None, *, as_json: bool) -> None:
+    """Lists the tables: rows, files, snapshots, watermark, age.
+
+    With NAMESPACE, only those of one code location. Nothing but metadata is read.
+    """
+    iceberg = open_iceberg()
+    wanted = [
+        name
+        for name in table_names(iceberg)
+        if namespace is None or name.partition(".")[0] == namespace
+    ]
+    rows = [
+        {"table": name, **_described(table)} for name in wanted if (table := iceberg.find(name))
+    ]
+    print_json(rows) if as_json else print_table(rows, _NUMBERS)
+
+
+def _described(table: Table) -> dict[str, Any]:
+    from forge_platform.iceberg.state import WATERMARK, state
+
+    snapshot = table.current_snapshot()
+    summary = snapshot.summary.additional_properties if snapshot and snapshot.summary else {}
+
+    def total(name: str) -> int:
+        return int(summary.get(f"total-{name}") or 0)
+
+    return {
+        "rows": total("records") - total("position-deletes"),
+        "files": total("data-files"),
+        "delete_files": total("delete-files"),
+        "bytes": total("files-size"),
+        "snapshots": len(table.metadata.snapshots),
+        "watermark": state(table).get(WATERMARK),
+        "changed": _moment(snapshot.timestamp_ms) if snapshot else None,
+    }
+
+
+def _moment(milliseconds: int) -> str:
+    moment = dt.datetime.fromtimestamp(milliseconds / 1000, dt.UTC)
+    return moment.isoformat(sep=" ", timespec="seconds")

@@ -1,0 +1,211 @@
+"""The command ``forge`` beside a whole platform, with the variables of a deployment."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import httpx
+import pytest
+from click.testing import CliRunner, Result
+from whole_platform import Platform, started
+
+from forge_demo.ports import free_ports
+from forge_platform.cli.main import main
+
+WITHOUT_DAEMON = """
+telemetry: {enabled: false}
+run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordinator}
+"""
+ORDERS = "ingestion.raw_orders"
+
+
+@pytest.fixture(scope="module")
+def platform(
+    small_variables: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Platform]:
+    folder = tmp_path_factory.mktemp("forge")
+    with (
+        dg.DagsterInstance.ephemeral() as instance,
+        started(folder, instance, small_variables) as platform,
+    ):
+        platform.run("ingestion")
+        yield platform
+
+
+def forge(*arguments: str, code: int = 0, typed: str | None = None) -> Result:
+    result = CliRunner().invoke(main, arguments, input=typed)
+    assert result.exit_code == code, (result.output, result.exception)
+    return result
+
+
+def printed(*arguments: str, code: int = 0) -> Any:
+    return json.loads(forge(*arguments, "--json", code=code).stdout)
+
+
+def test_every_command_explains_itself() -> None:
+    for command in ([], ["tables"], ["watermark"], ["watermark", "set"], ["backfill"]):
+        assert "Usage: " in forge(*command, "--help").stdout
+
+
+def test_tables_are_listed_with_rows_and_watermark(platform: Platform) -> None:
+    found = {row["table"]: row for row in printed("tables")}
+    assert found[ORDERS]["rows"] == platform.rows(ORDERS).height
+    assert found[ORDERS]["watermark"] == platform.iceberg.watermark(ORDERS)
+    assert found[ORDERS]["files"] >= 1
+    assert printed("tables", "customers") == []
+    assert "raw_customers" in forge("tables").stdout
+
+
+def test_a_table_that_is_not_there_is_said_with_those_that_are(platform: Platform) -> None:
+    failed = forge("watermark", "show", "raw_ordres", code=3)
+    assert "names no table" in failed.stderr
+    assert platform.iceberg.find(ORDERS) is not None
+    assert ORDERS in failed.stderr
+
+
+def test_missing_variables_are_all_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ICEBERG_CATALOG_URI", "ICEBERG_WAREHOUSE"):
+        monkeypatch.delenv(name, raising=False)
+    failed = forge("tables", code=3)
+    assert "ICEBERG_CATALOG_URI" in failed.stderr
+    assert "ICEBERG_WAREHOUSE" in failed.stderr
+
+
+def test_a_source_that_is_away_may_come_back(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert platform.variables["DB_PORT"] != "1"
+    monkeypatch.setenv("DB_PORT", "1")
+    assert "does not answer" in forge("reconcile", "raw_orders", code=4).stderr
+
+
+def test_a_watermark_is_moved_and_the_next_run_obeys(platform: Platform) -> None:
+    before = printed("watermark", "show", "raw_orders")["watermark"]
+    moved = printed("watermark", "set", "raw_orders", "2024-01-31T12:00:00", "--yes")
+    assert moved["watermark"] == "2024-01-31T12:00:00+00:00"
+    assert platform.rows(ORDERS).height == 120
+    platform.run("ingestion", asset_selection=[dg.AssetKey("raw_orders")])
+    assert platform.metadata("raw_orders")["read_from"] == "2024-01-31T11:50:00+00:00"
+    assert printed("watermark", "show", "raw_orders")["watermark"] == before
+
+    assert printed("watermark", "reset", "raw_orders", "--yes")["watermark"] is None
+    snapshot = platform.iceberg.view(ORDERS).snapshot_id
+    assert printed("watermark", "reset", "raw_orders", "--yes")["watermark"] is None
+    assert platform.iceberg.view(ORDERS).snapshot_id == snapshot
+    platform.run("ingestion", asset_selection=[dg.AssetKey("raw_orders")])
+    assert platform.metadata("raw_orders")["extraction"] == "full"
+    assert printed("watermark", "show", "raw_orders")["watermark"] == before
+
+
+def test_a_watermark_is_not_moved_without_a_yes(platform: Platform) -> None:
+    before = platform.iceberg.view(ORDERS).snapshot_id
+    forge("watermark", "reset", "raw_orders", typed="n\n", code=1)
+    assert "no time stamp" in forge("watermark", "set", "raw_orders", "soon", code=3).stderr
+    refused = forge("watermark", "set", "loaded_files", "2024-01-01", "--yes", code=3)
+    assert "only reset" in " ".join(refused.stderr.split())
+    assert platform.iceberg.view(ORDERS).snapshot_id == before
+
+
+def test_source_and_table_are_reconciled(platform: Platform) -> None:
+    same = printed("reconcile", "raw_orders")
+    assert same["equal"]
+    assert same["source_rows"] == same["table_rows"] == 120
+    assert same["source_checksum"] == same["table_checksum"]
+    assert same["ranges"] == same["not_compared"] == []
+    assert printed("reconcile", "raw_customers")["equal"]
+
+    platform.execute("UPDATE public.orders SET quantity = 99 WHERE order_id = 17")
+    platform.execute(
+        "INSERT INTO public.orders SELECT 500, 3, '2024-01-02', 'paid', 1, 1, 'USD', now(), now()"
+    )
+    other = printed("reconcile", "raw_orders", code=1)
+    assert not other["equal"]
+    found = {part["examples"][0]: part for part in other["ranges"]}
+    assert set(found) == {"17", "500"}
+    assert (found["17"]["different"], found["17"]["pending"]) == (1, 0)
+    assert found["17"]["from"] <= 17 < found["17"]["before"]
+    assert (found["500"]["missing"], found["500"]["pending"]) == (1, 1)
+    shown = forge(
+        "reconcile", "raw_orders", "--source", "public.orders", "--key", "order_id", code=1
+    )
+    assert "differ." in shown.stdout
+    platform.run("ingestion", asset_selection=[dg.AssetKey("raw_orders")])
+    assert printed("reconcile", "raw_orders", code=1)["ranges"][0]["examples"] == ["17"]
+    refused = forge("reconcile", "incremental_orders", code=3)
+    assert "keeps every version" in refused.stderr
+
+
+@pytest.fixture(scope="module")
+def webserver(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A webserver with two code locations, and no daemon."""
+    home = tmp_path_factory.mktemp("dagster")
+    (home / "dagster.yaml").write_text(WITHOUT_DAEMON)
+    (port,) = free_ports(1)
+    modules = [part for name in ("ingestion", "orders") for part in ("-m", f"{name}.definitions")]
+    command = [sys.executable, "-m", "dagster_webserver", *modules, "-p", str(port)]
+    environment = {**os.environ, **platform.variables, "DAGSTER_HOME": str(home)}
+    url = f"http://127.0.0.1:{port}"
+    with (home / "log").open("w") as log:
+        process = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            _wait_for(url, home / "log")
+            yield url
+        finally:
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait(30)
+
+
+def _wait_for(url: str, log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            httpx.get(f"{url}/server_info").raise_for_status()
+        except httpx.HTTPError:
+            time.sleep(0.2)
+        else:
+            return
+    raise AssertionError(log.read_text())
+
+
+def test_backfills_are_launched_from_outside(platform: Platform, webserver: str) -> None:
+    def launched(*arguments: str, code: int = 0) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = printed("backfill", *arguments, "--url", webserver, code=code)
+        return found
+
+    def refused(*arguments: str, code: int) -> str:
+        return forge("backfill", *arguments, "--url", webserver, code=code).stderr
+
+    days = ("--from", "2024-01-02", "--to", "2024-01-04")
+    assert launched("daily_order_summary", *days, "--no-wait")["status"] == "LAUNCHED"
+    platform.execute(
+        "UPDATE public.orders SET status = 'lost', updated_at = now() WHERE order_id = 5"
+    )
+    # Beyond every row, so that only a run that is told from when to read finds one.
+    forge("watermark", "set", "raw_orders", "2100-01-01", "--yes")
+    assert launched("raw_orders", "--since", "2024-02-01")["status"] == "SUCCESS"
+    lost = platform.rows(ORDERS).filter(status="lost")
+    assert lost["order_id"].to_list() == [5]
+
+    assert "has no partition '1999-01-01'" in refused(
+        "daily_order_summary", "--from", "1999-01-01", code=3
+    )
+    assert "has no partitions" in refused("raw_orders", code=3)
+    assert "There is no asset" in refused("raw_ordres", code=3)
+    assert "one of them" in refused("raw_orders", "--full", "--since", "2024-01-01", code=2)
+    assert "ISO time stamp" in refused("raw_orders", "--since", "soon", code=2)
+
+
+def test_a_webserver_that_is_away_may_come_back() -> None:
+    failed = forge("backfill", "raw_orders", "--full", "--url", "http://127.0.0.1:1", code=4)
+    assert "does not answer" in failed.stderr
