@@ -6,6 +6,7 @@ import datetime as dt
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from urllib.parse import quote
@@ -20,9 +21,9 @@ from forge_platform.errors import ConfigurationError, PermanentError, SchemaMism
 from forge_platform.iceberg import write
 from forge_platform.iceberg.catalog import open_catalog
 from forge_platform.iceberg.describe import describe
-from forge_platform.iceberg.merge import Scope
+from forge_platform.iceberg.pruning import Scope
 from forge_platform.iceberg.state import state
-from forge_platform.iceberg.view import IcebergView, current_snapshot_id
+from forge_platform.iceberg.view import IcebergView, current_snapshot_id, files, live_rows
 from forge_platform.iceberg.write import TableOptions, WriteRequest, write_table
 from forge_platform.testing import ConnectionParameters
 
@@ -31,9 +32,24 @@ DAILY = TableOptions(key=("id",), partition_by="day", granularity="day")
 TABLE = "space.things"
 
 
-@pytest.fixture(params=["sqlite and files", "postgresql and s3"])
-def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Catalog:
-    if request.param == "sqlite and files":
+FILES = "sqlite and files"
+FILES_ON_READ = "sqlite and files, merged on read"
+S3 = "postgresql and s3"
+
+
+@pytest.fixture(params=[FILES, FILES_ON_READ, S3])
+def place(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def keyed(place: str) -> TableOptions:
+    return replace(KEYED, on_read=place == FILES_ON_READ)
+
+
+@pytest.fixture
+def catalog(place: str, request: pytest.FixtureRequest, tmp_path: Path) -> Catalog:
+    if place in (FILES, FILES_ON_READ):
         return open_catalog(f"sqlite:///{tmp_path}/catalog.db", f"file://{tmp_path}/tables", {})
     database: ConnectionParameters = request.getfixturevalue("new_database")
     address = "{user}:{password}@{host}:{port}/{database}".format(
@@ -61,52 +77,58 @@ def things(*rows: tuple[int | None, int, str]) -> pl.DataFrame:
 def rows(catalog: Catalog, snapshot_id: int | None = None) -> pl.DataFrame:
     table = catalog.load_table(TABLE)
     view = IcebergView(table, TABLE, snapshot_id or current_snapshot_id(table))
-    return view.read().sort("id")
+    found = view.read().sort("id")
+    assert_frame_equal(view.scan().collect().sort("id"), found)
+    return found
 
 
-def test_merge_updates_inserts_and_leaves_the_rest(catalog: Catalog) -> None:
+def test_merge_updates_inserts_and_leaves_the_rest(catalog: Catalog, keyed: TableOptions) -> None:
     first = things((1, 0, "a"), (2, 0, "b"), (3, 0, "c"))
-    write_table(catalog, TABLE, WriteRequest(rows=first, mode="merge"), KEYED)
+    write_table(catalog, TABLE, WriteRequest(rows=first, mode="merge"), keyed)
     second = things((2, 5, "B"), (3, 0, "c"), (4, 5, "d"))
-    result = write_table(catalog, TABLE, WriteRequest(rows=second, mode="merge"), KEYED)
+    result = write_table(catalog, TABLE, WriteRequest(rows=second, mode="merge"), keyed)
     assert (result.inserted, result.updated, result.unchanged) == (1, 1, 1)
     expected = things((1, 0, "a"), (2, 5, "B"), (3, 0, "c"), (4, 5, "d"))
     assert_frame_equal(rows(catalog), expected)
 
 
-def test_nothing_changed_writes_no_snapshot(catalog: Catalog) -> None:
+def test_nothing_changed_writes_no_snapshot(catalog: Catalog, keyed: TableOptions) -> None:
     request = WriteRequest(
         rows=things((1, 0, "a")), mode="merge", properties={"forge.watermark": "1"}
     )
-    first = write_table(catalog, TABLE, request, KEYED)
-    again = write_table(catalog, TABLE, request, KEYED)
+    first = write_table(catalog, TABLE, request, keyed)
+    again = write_table(catalog, TABLE, request, keyed)
     assert first.committed
     assert not again.committed
     assert again.snapshot_id == first.snapshot_id
 
 
-def test_an_older_version_does_not_replace_a_newer_one(catalog: Catalog) -> None:
+def test_an_older_version_does_not_replace_a_newer_one(
+    catalog: Catalog, keyed: TableOptions
+) -> None:
     newer = WriteRequest(rows=things((1, 9, "new")), mode="merge")
     older = WriteRequest(rows=things((1, 3, "old")), mode="merge")
-    write_table(catalog, TABLE, newer, KEYED)
-    result = write_table(catalog, TABLE, older, KEYED)
+    write_table(catalog, TABLE, newer, keyed)
+    result = write_table(catalog, TABLE, older, keyed)
     assert result.unchanged == 1
     assert_frame_equal(rows(catalog), things((1, 9, "new")))
 
 
-def test_newest_of_several_versions_in_one_batch_wins(catalog: Catalog) -> None:
+def test_newest_of_several_versions_in_one_batch_wins(
+    catalog: Catalog, keyed: TableOptions
+) -> None:
     batch = things((1, 5, "middle"), (1, 9, "newest"), (1, 1, "oldest"))
-    write_table(catalog, TABLE, WriteRequest(rows=batch, mode="merge"), KEYED)
+    write_table(catalog, TABLE, WriteRequest(rows=batch, mode="merge"), keyed)
     assert_frame_equal(rows(catalog), things((1, 9, "newest")))
 
 
-def test_deleted_keys_go_in_the_same_commit(catalog: Catalog) -> None:
+def test_deleted_keys_go_in_the_same_commit(catalog: Catalog, keyed: TableOptions) -> None:
     first = things((1, 0, "a"), (2, 0, "b"), (3, 0, "c"))
-    write_table(catalog, TABLE, WriteRequest(rows=first, mode="merge"), KEYED)
+    write_table(catalog, TABLE, WriteRequest(rows=first, mode="merge"), keyed)
     request = WriteRequest(
         rows=things((3, 1, "C")), mode="merge", deleted_keys=pl.DataFrame({"id": [1, 3, 99]})
     )
-    result = write_table(catalog, TABLE, request, KEYED)
+    result = write_table(catalog, TABLE, request, keyed)
     assert (result.deleted, result.updated) == (1, 1)
     assert_frame_equal(rows(catalog), things((2, 0, "b"), (3, 1, "C")))
 
@@ -133,28 +155,30 @@ def test_append_of_a_retried_run_is_not_doubled(catalog: Catalog) -> None:
     assert rows(catalog).height == 1
 
 
-def test_overwrite_of_a_keyed_frame_writes_only_the_difference(catalog: Catalog) -> None:
+def test_overwrite_of_a_keyed_frame_writes_only_the_difference(
+    catalog: Catalog, keyed: TableOptions
+) -> None:
     first = things((1, 0, "a"), (2, 0, "b"))
-    write_table(catalog, TABLE, WriteRequest(rows=first, mode="overwrite"), KEYED)
+    write_table(catalog, TABLE, WriteRequest(rows=first, mode="overwrite"), keyed)
     second = things((2, 0, "b"), (3, 0, "c"))
-    result = write_table(catalog, TABLE, WriteRequest(rows=second, mode="overwrite"), KEYED)
+    result = write_table(catalog, TABLE, WriteRequest(rows=second, mode="overwrite"), keyed)
     assert (result.inserted, result.deleted, result.unchanged) == (1, 1, 1)
     assert_frame_equal(rows(catalog), second)
 
 
-def test_overwrite_with_a_stream_replaces_everything(catalog: Catalog) -> None:
+def test_overwrite_with_a_stream_replaces_everything(catalog: Catalog, keyed: TableOptions) -> None:
     first = WriteRequest(rows=things((1, 0, "a"), (2, 0, "b")), mode="overwrite")
-    write_table(catalog, TABLE, first, KEYED)
+    write_table(catalog, TABLE, first, keyed)
     stream = things((7, 0, "x")).to_arrow().to_reader()
-    result = write_table(catalog, TABLE, WriteRequest(rows=stream, mode="overwrite"), KEYED)
+    result = write_table(catalog, TABLE, WriteRequest(rows=stream, mode="overwrite"), keyed)
     assert (result.inserted, result.deleted) == (1, 2)
     assert_frame_equal(rows(catalog), things((7, 0, "x")))
 
 
-def test_null_in_a_key_is_refused(catalog: Catalog) -> None:
+def test_null_in_a_key_is_refused(catalog: Catalog, keyed: TableOptions) -> None:
     request = WriteRequest(rows=things((None, 0, "a"), (1, 0, "b")), mode="merge")
     with pytest.raises(PermanentError, match="1 of 2 rows have no id"):
-        write_table(catalog, TABLE, request, KEYED)
+        write_table(catalog, TABLE, request, keyed)
 
 
 def test_merge_without_a_key_is_refused(catalog: Catalog) -> None:
@@ -163,10 +187,12 @@ def test_merge_without_a_key_is_refused(catalog: Catalog) -> None:
         write_table(catalog, TABLE, request, TableOptions())
 
 
-def test_a_new_column_is_added_and_old_rows_have_null(catalog: Catalog) -> None:
-    write_table(catalog, TABLE, WriteRequest(rows=things((1, 0, "a")), mode="merge"), KEYED)
+def test_a_new_column_is_added_and_old_rows_have_null(
+    catalog: Catalog, keyed: TableOptions
+) -> None:
+    write_table(catalog, TABLE, WriteRequest(rows=things((1, 0, "a")), mode="merge"), keyed)
     wider = things((2, 0, "b")).with_columns(extra=pl.lit(7, pl.Int64))
-    write_table(catalog, TABLE, WriteRequest(rows=wider, mode="merge"), KEYED)
+    write_table(catalog, TABLE, WriteRequest(rows=wider, mode="merge"), keyed)
     assert rows(catalog)["extra"].to_list() == [None, 7]
 
 
@@ -179,11 +205,11 @@ def test_a_new_column_is_added_and_old_rows_have_null(catalog: Catalog) -> None:
     ],
 )
 def test_other_schema_changes_are_refused_with_both_schemas(
-    catalog: Catalog, changed: pl.DataFrame, problem: str
+    catalog: Catalog, keyed: TableOptions, changed: pl.DataFrame, problem: str
 ) -> None:
-    write_table(catalog, TABLE, WriteRequest(rows=things((1, 0, "a")), mode="merge"), KEYED)
+    write_table(catalog, TABLE, WriteRequest(rows=things((1, 0, "a")), mode="merge"), keyed)
     with pytest.raises(SchemaMismatch, match=problem):
-        write_table(catalog, TABLE, WriteRequest(rows=changed, mode="merge"), KEYED)
+        write_table(catalog, TABLE, WriteRequest(rows=changed, mode="merge"), keyed)
     assert_frame_equal(rows(catalog), things((1, 0, "a")))
 
 
@@ -222,21 +248,23 @@ def test_an_empty_partition_is_no_error(catalog: Catalog) -> None:
     assert rows(catalog).is_empty()
 
 
-def test_watermark_is_carried_by_later_commits(catalog: Catalog) -> None:
+def test_watermark_is_carried_by_later_commits(catalog: Catalog, keyed: TableOptions) -> None:
     marked = {"forge.watermark": "2024-01-01", "forge.run-id": "1"}
     for row, properties in ((1, marked), (2, {"forge.run-id": "2"})):
         request = WriteRequest(rows=things((row, 0, "a")), mode="merge", properties=properties)
-        write_table(catalog, TABLE, request, KEYED)
+        write_table(catalog, TABLE, request, keyed)
     assert state(catalog.load_table(TABLE))["forge.watermark"] == "2024-01-01"
 
 
-def test_changes_between_snapshots_are_exactly_what_was_merged(catalog: Catalog) -> None:
+def test_changes_between_snapshots_are_exactly_what_was_merged(
+    catalog: Catalog, keyed: TableOptions
+) -> None:
     first = things((1, 0, "a"), (2, 0, "b"), (3, 0, "c"))
-    before = write_table(catalog, TABLE, WriteRequest(rows=first, mode="merge"), KEYED)
+    before = write_table(catalog, TABLE, WriteRequest(rows=first, mode="merge"), keyed)
     request = WriteRequest(
         rows=things((2, 1, "B"), (9, 1, "z")), mode="merge", deleted_keys=pl.DataFrame({"id": [3]})
     )
-    after = write_table(catalog, TABLE, request, KEYED)
+    after = write_table(catalog, TABLE, request, keyed)
     view = IcebergView(catalog.load_table(TABLE), TABLE, after.snapshot_id)
     changes = view.changes_since(before.snapshot_id)
     assert not changes.complete
@@ -246,8 +274,10 @@ def test_changes_between_snapshots_are_exactly_what_was_merged(catalog: Catalog)
     assert view.changes_since(12345).complete
 
 
-def test_writers_at_once_are_serialised_and_nothing_is_lost(catalog: Catalog) -> None:
-    write_table(catalog, TABLE, WriteRequest(rows=things((0, 0, "a")), mode="merge"), KEYED)
+def test_writers_at_once_are_serialised_and_nothing_is_lost(
+    catalog: Catalog, keyed: TableOptions
+) -> None:
+    write_table(catalog, TABLE, WriteRequest(rows=things((0, 0, "a")), mode="merge"), keyed)
     failures: list[BaseException] = []
 
     def write(worker: int) -> None:
@@ -256,7 +286,7 @@ def test_writers_at_once_are_serialised_and_nothing_is_lost(catalog: Catalog) ->
                 own = (worker * 100 + step, 0, f"{worker}")
                 shared = (0, worker * 4 + step, f"{worker}/{step}")
                 request = WriteRequest(rows=things(own, shared), mode="merge")
-                write_table(catalog, TABLE, request, KEYED)
+                write_table(catalog, TABLE, request, keyed)
         except BaseException as error:  # noqa: BLE001 - shown by the assertion below
             failures.append(error)
 
@@ -272,17 +302,17 @@ def test_writers_at_once_are_serialised_and_nothing_is_lost(catalog: Catalog) ->
 
 
 def test_a_merge_in_several_pieces_keeps_what_each_brought(
-    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+    catalog: Catalog, keyed: TableOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(write, "MERGE_ROWS", 2)
     first = things(*((key, 0, "old") for key in range(8)))
-    write_table(catalog, TABLE, WriteRequest(rows=first, mode="merge"), KEYED)
+    write_table(catalog, TABLE, WriteRequest(rows=first, mode="merge"), keyed)
     changed = things(*((key, 1, "new") for key in range(6)))
     batches = [batch for row in changed.iter_slices(1) for batch in row.to_arrow().to_batches()]
     stream = pa.RecordBatchReader.from_batches(changed.to_arrow().schema, batches)
     keys = pl.DataFrame({"id": [0, 1, 2, 3, 4, 5, 6]})
     request = WriteRequest(rows=stream, mode="merge", deleted_keys=keys)
-    result = write_table(catalog, TABLE, request, KEYED)
+    result = write_table(catalog, TABLE, request, keyed)
     assert (result.updated, result.deleted, result.inserted) == (6, 1, 0)
     expected = pl.concat([changed, things((7, 0, "old"))])
     assert_frame_equal(rows(catalog), expected)
@@ -326,19 +356,23 @@ def test_rows_without_a_partition_value_stay_when_another_is_replaced(catalog: C
         write_table(catalog, TABLE, request, options)
 
 
-def test_null_counts_of_an_added_column_count_the_older_rows(catalog: Catalog) -> None:
+def test_null_counts_of_an_added_column_count_the_older_rows(
+    catalog: Catalog, keyed: TableOptions
+) -> None:
     first = WriteRequest(rows=things((1, 0, "a"), (2, 0, "b")), mode="merge")
-    write_table(catalog, TABLE, first, KEYED)
+    write_table(catalog, TABLE, first, keyed)
     wider = things((3, 0, "c")).with_columns(extra=pl.lit(7, pl.Int64))
-    write_table(catalog, TABLE, WriteRequest(rows=wider, mode="merge"), KEYED)
+    write_table(catalog, TABLE, WriteRequest(rows=wider, mode="merge"), keyed)
     view = IcebergView(catalog.load_table(TABLE), TABLE, _snapshot(catalog))
     assert describe(view, with_sample=True)["null_counts"].value["extra"] == 2
 
 
-def test_a_table_that_several_writers_create_at_once_has_all_rows(catalog: Catalog) -> None:
+def test_a_table_that_several_writers_create_at_once_has_all_rows(
+    catalog: Catalog, keyed: TableOptions
+) -> None:
     def create(worker: int) -> None:
         request = WriteRequest(rows=things((worker, 0, "a")), mode="merge")
-        write_table(catalog, TABLE, request, KEYED)
+        write_table(catalog, TABLE, request, keyed)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(create, range(4)))
@@ -349,7 +383,7 @@ def _snapshot(catalog: Catalog) -> int | None:
     return current_snapshot_id(catalog.load_table(TABLE))
 
 
-def test_random_merges_agree_with_a_dictionary(catalog: Catalog) -> None:
+def test_random_merges_agree_with_a_dictionary(catalog: Catalog, keyed: TableOptions) -> None:
     generator = random.Random(7)
     model: dict[int, tuple[int, str]] = {}
     for step in range(10):
@@ -361,7 +395,7 @@ def test_random_merges_agree_with_a_dictionary(catalog: Catalog) -> None:
         request = WriteRequest(
             rows=things(*batch), mode="merge", deleted_keys=pl.DataFrame({"id": deleted})
         )
-        write_table(catalog, TABLE, request, KEYED)
+        write_table(catalog, TABLE, request, keyed)
         for key in deleted:
             model.pop(key, None)
         model.update({key: (minute, name) for key, minute, name in batch})
@@ -380,3 +414,36 @@ def test_decimals_and_nested_values_come_back(catalog: Catalog) -> None:
     request = WriteRequest(rows=data, mode="append")
     write_table(catalog, TABLE, request, TableOptions())
     assert rows(catalog).to_dicts() == [{"id": 1, "price": Decimal("1.10"), "tags": ["a", "b"]}]
+
+
+def test_merge_on_read_leaves_the_files_that_hold_old_rows(tmp_path: Path) -> None:
+    catalog = open_catalog(f"sqlite:///{tmp_path}/catalog.db", f"file://{tmp_path}/tables", {})
+    options = replace(KEYED, on_read=True)
+    first = things(*((key, 0, "old") for key in range(1000)))
+    write_table(catalog, TABLE, WriteRequest(rows=first, mode="merge"), options)
+    before = set(files(catalog.load_table(TABLE), _snapshot(catalog)))
+    second = WriteRequest(rows=things((5, 1, "new"), (2000, 1, "new")), mode="merge")
+    write_table(catalog, TABLE, second, options)
+    third = WriteRequest(
+        rows=things((6, 2, "new")), mode="merge", deleted_keys=pl.DataFrame({"id": [7]})
+    )
+    write_table(catalog, TABLE, third, options)
+    table = catalog.load_table(TABLE)
+    tasks = files(table, _snapshot(catalog))
+    assert before < set(tasks)
+    [old] = [tasks[path] for path in before]
+    assert live_rows(old) == 1000 - 3
+    view = IcebergView(table, TABLE, _snapshot(catalog))
+    assert describe(view, with_sample=True)["dagster/row_count"].value == 1000
+    assert view.head(10).height == 10
+    # The rows that are left fit no longer into half of the file: it is written anew.
+    last = WriteRequest(rows=things(*((key, 3, "newest") for key in range(600))), mode="merge")
+    write_table(catalog, TABLE, last, options)
+    table = catalog.load_table(TABLE)
+    assert before.isdisjoint(files(table, _snapshot(catalog)))
+    summary = table.current_snapshot().summary  # type: ignore[union-attr]
+    assert summary is not None
+    assert summary["total-position-deletes"] == "0"
+    assert summary["total-delete-files"] == "0"
+    expected = {key: "newest" if key < 600 else "old" for key in range(1000)}
+    assert dict(rows(catalog).select("id", "name").rows()) == {**expected, 2000: "new"}

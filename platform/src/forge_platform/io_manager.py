@@ -14,13 +14,14 @@ from forge_platform.tables import Frame, TableWrite, WriteMode
 
 if TYPE_CHECKING:
     from forge_platform.iceberg.commit import CommitResult
-    from forge_platform.iceberg.merge import Scope
+    from forge_platform.iceberg.pruning import Scope
     from forge_platform.iceberg.write import TableOptions, WriteRequest
 
 KEY = "forge/key"
 ORDER_BY = "forge/order_by"
 PARTITION_BY = "forge/partition_by"
 WRITE_MODE = "forge/write_mode"
+MERGE_ON_READ = "forge/merge_on_read"
 
 _MODES = ("append", "overwrite", "merge")
 
@@ -31,6 +32,7 @@ def table_options(
     key: tuple[str, ...] = (),
     order_by: str | None = None,
     partition_by: str | None = None,
+    merge_on_read: bool = False,
 ) -> dict[str, Any]:
     """Asset metadata that says how the asset's table is written.
 
@@ -40,12 +42,16 @@ def table_options(
         key: columns that identify a row.
         order_by: column that tells which of two versions of a row is newer.
         partition_by: column that Dagster's partitions are mapped to.
+        merge_on_read: a merge writes which rows are gone and leaves the files that hold them to
+            readers and to compaction: for a large table of which every run changes a little
+            everywhere.
     """
     options = {
         WRITE_MODE: mode,
         KEY: ",".join(key),
         ORDER_BY: order_by,
         PARTITION_BY: partition_by,
+        MERGE_ON_READ: merge_on_read,
     }
     return {name: value for name, value in options.items() if value}
 
@@ -149,6 +155,7 @@ def _options(context: dg.OutputContext) -> "TableOptions":
         order_by=metadata.get(ORDER_BY),
         partition_by=metadata.get(PARTITION_BY),
         granularity=_granularity(context),
+        on_read=bool(metadata.get(MERGE_ON_READ)),
     )
 
 
@@ -165,7 +172,7 @@ def _granularity(context: dg.OutputContext) -> str:
 
 def _scope(context: dg.OutputContext | dg.InputContext, column: str | None) -> "Scope | None":
     """The partitions of this run as a part of the table."""
-    from forge_platform.iceberg.merge import Scope
+    from forge_platform.iceberg.pruning import Scope
 
     if not context.has_asset_partitions:
         return None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from pyiceberg.exceptions import CommitFailedException, ValidationException
 
 from forge_platform.errors import CommitConflict, StorageFull
+from forge_platform.iceberg.snapshot import SnapshotOfFiles
 from forge_platform.iceberg.state import (
     COMMIT_ID,
     DATA_VERSION,
@@ -39,6 +40,8 @@ class Plan:
     """The files that a commit adds and removes, and what that means in rows.
 
     Attributes:
+        added: data files, and files of position deletes.
+        removed: data files; the position deletes of their rows go with them.
         written_once: the files come from a stream that cannot be read again, so they are
             kept for the next attempt.
         same_rows: the files hold the same rows in another shape, so the data version stays.
@@ -140,16 +143,13 @@ def _commit_once(table: Table, plan: Plan, properties: Mapping[str, str]) -> Non
     version = {DATA_VERSION: commit_id} if changed else {}
     try:
         with storage_errors(table.location()), table.transaction() as transaction:
-            update = transaction.update_snapshot(
-                snapshot_properties={**properties, **version, COMMIT_ID: commit_id}
-            )
-            # Also where nothing is removed: unlike an append, an overwrite refuses to be
-            # moved onto a snapshot that it was not planned for.
-            with update.overwrite() as snapshot:
-                for file in plan.removed:
-                    snapshot.delete_data_file(file)
-                for file in plan.added:
-                    snapshot.append_data_file(file)
+            given = {**properties, **version, COMMIT_ID: commit_id}
+            snapshot = SnapshotOfFiles(transaction, table.io, given)
+            for file in plan.removed:
+                snapshot.delete_data_file(file)
+            for file in plan.added:
+                snapshot.add(file)
+            snapshot.commit()
     except (CommitFailedException, ValidationException):
         raise
     except Exception:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import polars as pl
 
+from forge_platform.iceberg.view import live_rows
+
 if TYPE_CHECKING:
     from forge_platform.iceberg.view import IcebergView
 
@@ -34,7 +36,7 @@ def describe(view: IcebergView, *, with_sample: bool) -> Mapping[str, dg.Metadat
         unknown = dict.fromkeys(table.schema().field_ids, task.file.record_count)
         nulls.update({**unknown, **(task.file.null_value_counts or {})})
     return {
-        "dagster/row_count": dg.MetadataValue.int(sum(task.file.record_count for task in tasks)),
+        "dagster/row_count": dg.MetadataValue.int(sum(map(live_rows, tasks))),
         "dagster/column_schema": dg.MetadataValue.table_schema(dg.TableSchema(columns)),
         "dagster/table_name": dg.MetadataValue.text(".".join(table.name())),
         "null_counts": dg.MetadataValue.json(

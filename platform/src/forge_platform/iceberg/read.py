@@ -11,7 +11,7 @@ from forge_platform.errors import ConfigurationError
 from forge_platform.tables import TableView
 
 if TYPE_CHECKING:
-    from forge_platform.iceberg.merge import Scope
+    from forge_platform.iceberg.pruning import Scope
     from forge_platform.iceberg.view import IcebergView
 
 

@@ -10,6 +10,7 @@ import polars as pl
 from pyiceberg.expressions import AlwaysTrue
 from pyiceberg.io.pyarrow import ArrowScan, schema_to_pyarrow
 
+from forge_platform.iceberg.data_file import DataFileReader
 from forge_platform.tables import Changes, TableView
 
 if TYPE_CHECKING:
@@ -32,6 +33,11 @@ def read_files(table: Table, tasks: Sequence[FileScanTask]) -> pl.DataFrame:
     """The rows of some data files in the table's current schema, deletes applied."""
     scan = ArrowScan(table.metadata, table.io, table.schema(), AlwaysTrue())
     return pl.DataFrame(pl.from_arrow(scan.to_table(tasks)))
+
+
+def live_rows(task: FileScanTask) -> int:
+    """The rows of a data file that are not deleted."""
+    return int(task.file.record_count - sum(file.record_count for file in task.delete_files))
 
 
 def current_snapshot_id(table: Table) -> int | None:
@@ -105,9 +111,18 @@ class IcebergView(TableView):
         )
 
     def _rows(
-        self, wanted: Mapping[str, FileScanTask], shared: Mapping[str, FileScanTask]
+        self, wanted: Mapping[str, FileScanTask], other: Mapping[str, FileScanTask]
     ) -> pl.DataFrame:
-        return read_files(self.table, [task for path, task in wanted.items() if path not in shared])
+        """The rows of a snapshot that lie where another has none."""
+        whole = read_files(self.table, [wanted[path] for path in wanted if path not in other])
+        columns = self.table.schema().column_names
+        shared = [(wanted[path], other[path]) for path in wanted if path in other]
+        parts = [
+            DataFileReader(self.table, here).rows_that(there, columns)
+            for here, there in shared
+            if there.delete_files - here.delete_files
+        ]
+        return pl.concat([whole, *parts])
 
 
 def _all(table: Table, columns: Sequence[str] | None) -> Sequence[str]:

@@ -29,7 +29,9 @@ from forge_platform.errors import (
     StorageFull,
 )
 from forge_platform.iceberg.commit import CommitResult, Plan, commit, unchanged
-from forge_platform.iceberg.merge import Merge, Replace, Scope
+from forge_platform.iceberg.merge import Merge
+from forge_platform.iceberg.pruning import Scope
+from forge_platform.iceberg.replace import Replace
 from forge_platform.iceberg.schema import reconcile, storable, table_schema
 from forge_platform.iceberg.state import WRITE_ID, committed, is_lasting
 from forge_platform.iceberg.view import current_snapshot_id, files
@@ -64,12 +66,15 @@ class TableOptions:
         order_by: column that tells which of two versions of a row is newer.
         partition_by: column that Dagster's partitions are mapped to.
         granularity: hour, day, month or value of the partition column.
+        on_read: whether a merge writes which rows are gone, and leaves the files that hold them
+            to readers and compaction; else it writes these files anew.
     """
 
     key: tuple[str, ...] = ()
     order_by: str | None = None
     partition_by: str | None = None
     granularity: Granularity = "value"
+    on_read: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,6 +259,7 @@ def _merge(
             order_by=options.order_by,
             deleted_keys=deleted if is_last else None,
             insert_only=insert_only,
+            on_read=options.on_read,
         )
         properties = request.properties if is_last else _without_position(request.properties)
         total = _sum(total, commit(table, merge.plan, properties, carry=request.carry))

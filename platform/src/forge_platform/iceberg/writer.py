@@ -7,6 +7,7 @@ import logging
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import polars as pl
@@ -23,6 +24,7 @@ from pyiceberg.partitioning import PartitionFieldValue, PartitionKey
 from pyiceberg.typedef import Record
 
 from forge_platform.errors import ConfigurationError, StorageFull
+from forge_platform.iceberg.encodings import choose_encodings
 
 if TYPE_CHECKING:
     from pyiceberg.io import FileIO
@@ -151,23 +153,15 @@ def _write_file(
     table: Table, groups: Iterator[pa.Table], partition: PartitionKey | None = None
 ) -> DataFile:
     path = table.location_provider().new_data_location(f"{uuid.uuid4()}.parquet", partition)
-    schema = schema_to_pyarrow(table.schema(), include_field_ids=True)
     output = table.io.new_output(path)
     try:
-        with (
-            storage_errors(table.location()),
-            output.create() as sink,
-            pq.ParquetWriter(
-                cast(IO[Any], sink), schema, compression="zstd", store_decimal_as_integer=True
-            ) as writer,
-        ):
-            for group in groups:
-                writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
+        with storage_errors(table.location()), output.create() as sink:
+            metadata = _write_parquet(cast(IO[Any], sink), groups)
     except BaseException:
-        _remove_partial(table.io, path)
+        remove_partial(table.io, path)
         raise
     statistics = data_file_statistics_from_parquet_metadata(
-        parquet_metadata=writer.writer.metadata,
+        parquet_metadata=metadata,
         stats_columns=compute_statistics_plan(table.schema(), table.metadata.properties),
         parquet_column_mapping=parquet_path_to_id_mapping(table.schema()),
     )
@@ -185,7 +179,24 @@ def _write_file(
     )
 
 
-def _remove_partial(io: FileIO, path: str) -> None:
+def _write_parquet(sink: IO[Any], groups: Iterator[pa.Table]) -> pq.FileMetaData:
+    first = next(groups)
+    encodings = choose_encodings(first)
+    with pq.ParquetWriter(
+        sink,
+        first.schema,
+        compression="zstd",
+        store_decimal_as_integer=True,
+        use_dictionary=cast(bool, list(encodings.dictionary)),  # the stubs know no list
+        column_encoding=dict.fromkeys(encodings.delta, "DELTA_BINARY_PACKED"),
+    ) as writer:
+        for group in chain([first], groups):
+            writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
+    return writer.writer.metadata
+
+
+def remove_partial(io: FileIO, path: str) -> None:
+    """Removes a file that was not written to its end."""
     try:
         io.delete(path)
     except Exception:  # noqa: BLE001 - it may not exist; the failure that led here is raised

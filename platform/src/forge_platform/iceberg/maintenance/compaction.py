@@ -14,7 +14,7 @@ from pyiceberg.io.pyarrow import ArrowScan
 
 from forge_platform.errors import CommitConflict, PermanentError, StorageFull
 from forge_platform.iceberg.commit import Plan, commit
-from forge_platform.iceberg.merge import bounds
+from forge_platform.iceberg.pruning import bounds
 from forge_platform.iceberg.view import current_snapshot_id, files
 from forge_platform.iceberg.writer import (
     TARGET_FILE_BYTES,

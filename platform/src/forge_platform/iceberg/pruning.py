@@ -1,0 +1,92 @@
+"""Tells by a file's statistics what it cannot hold."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from pyiceberg.conversions import from_bytes
+from pyiceberg.types import PrimitiveType
+
+if TYPE_CHECKING:
+    from pyiceberg.manifest import DataFile
+    from pyiceberg.table import Table
+
+# Types whose statistics compare with Polars' physical form.
+_PRUNABLE = (
+    *(pl.Int32, pl.Int64, pl.Float32, pl.Float64),
+    *(pl.String, pl.Date, pl.Datetime),
+)
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+@dataclass(frozen=True)
+class Scope:
+    """A part of a table: all of it, a window of time, or where a column has certain values.
+
+    Attributes:
+        column: the column that decides; None is the whole table.
+        window: first moment inside and first moment beyond; for a date or timestamp column.
+        values: the values inside, for any other column.
+    """
+
+    column: str | None = None
+    window: tuple[dt.datetime, dt.datetime] | None = None
+    values: Sequence[Any] = ()
+
+    def predicate(self) -> pl.Expr:
+        """Whether a row is inside."""
+        if self.column is None:
+            return pl.lit(value=True)
+        if self.window is None:
+            return pl.col(self.column).is_in(list(self.values)).fill_null(value=False)
+        start, beyond = map(_microseconds, self.window)
+        moment = pl.col(self.column).dt.timestamp("us")
+        return ((moment >= start) & (moment < beyond)).fill_null(value=False)
+
+    def may_hold(self, file: DataFile, table: Table) -> bool:
+        """Whether the file's statistics allow it to hold a row that is inside."""
+        if self.column is None or self.window is None:
+            return True
+        low, high = bounds(file, table, self.column)
+        if low is None or high is None:
+            return True
+        edges = pl.Series([low, high]).cast(_polars_type(table, self.column)).dt.timestamp("us")
+        start, beyond = map(_microseconds, self.window)
+        return bool(edges[1] >= start and edges[0] < beyond)
+
+
+def _microseconds(moment: dt.datetime) -> int:
+    return (moment - _EPOCH) // dt.timedelta(microseconds=1)
+
+
+def within(
+    keys: pl.DataFrame, columns: Sequence[str], file: DataFile, table: Table
+) -> pl.DataFrame:
+    """The keys that the file may hold, by its statistics of the key's columns."""
+    for name in columns:
+        low, high = bounds(file, table, name)
+        if low is None or high is None or not isinstance(keys.schema[name], _PRUNABLE):
+            continue
+        keys = keys.filter(pl.col(name).to_physical().is_between(pl.lit(low), pl.lit(high)))
+    return keys
+
+
+def bounds(file: DataFile, table: Table, name: str) -> tuple[Any, Any]:
+    """Lowest and highest value of a column in a file, in physical form; None if unknown."""
+    column = table.schema().find_field(name)
+    statistics = (file.lower_bounds, file.upper_bounds)
+    found = [(values or {}).get(column.field_id) for values in statistics]
+    if not isinstance(column.field_type, PrimitiveType) or None in found:
+        return None, None
+    low, high = (from_bytes(column.field_type, value) for value in found if value is not None)
+    return low, high
+
+
+def _polars_type(table: Table, column: str) -> pl.DataType:
+    schema = table.schema().select(column).as_arrow()
+    return pl.DataFrame(pl.from_arrow(schema.empty_table())).dtypes[0]
