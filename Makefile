@@ -5,9 +5,16 @@ PORT ?= 3000
 ONCE ?=
 ARGS ?=
 
+REGISTRY ?=
+NAMESPACE ?= forge
+ENVIRONMENT ?= demo
+# A definite tag also where the tree holds what no commit does.
+TAG := $(or $(TAG),$(shell git describe --always --abbrev=12 --dirty=-$$(date +%s) 2>/dev/null))
+
 UV_VERSION := 0.13.9
 UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 BIN := .venv/bin
+LOCATIONS := $(sort $(patsubst code_locations/%/pyproject.toml,%,$(wildcard code_locations/*/pyproject.toml)))
 
 .DEFAULT_GOAL := help
 
@@ -15,7 +22,7 @@ BIN := .venv/bin
 help: ## Show this
 	@awk 'BEGIN {FS = ":.*## "} \
 	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
-	  /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	  /^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 ##@ Run it
 
@@ -28,6 +35,63 @@ demo-change: setup ## Change the source while the demo runs, and watch the chang
 
 demo-clean: setup ## Remove everything that the demo has kept
 	@exec $(BIN)/forge-demo clean
+
+##@ Deploy: KUBECONFIG and REGISTRY say where; TAG is the commit unless given
+
+.PHONY: images image up deploy e2e helm-dependencies require-registry
+images: image-platform image-demo $(LOCATIONS:%=image-%) ## Build and push all images
+
+image: image-$(or $(LOCATION),LOCATION-is-not-set) ## Build and push one; LOCATION=orders
+
+up: helm-dependencies images ## Install a working platform with the demo's data, and all locations
+	@kubectl create namespace $(NAMESPACE) --dry-run=client --output yaml | kubectl apply --filename - >/dev/null
+	@kubectl label --overwrite namespace $(NAMESPACE) pod-security.kubernetes.io/enforce=restricted >/dev/null
+	@helm upgrade --install forge helm/platform --namespace $(NAMESPACE) --wait --timeout 5m \
+	  --values helm/platform/values-dev.yaml \
+	  $(foreach part,dagsterWebserver dagsterDaemon,--set dagster.$(part).image.repository=$(PREFIX)/platform,dagster.$(part).image.tag=$(TAG)) \
+	  --set dev.image.repository=$(PREFIX)/demo,dev.image.tag=$(TAG) >/dev/null
+	@$(MAKE) --no-print-directory $(LOCATIONS:%=release-%) TAG=$(TAG)
+	@echo "The UI: kubectl --namespace $(NAMESPACE) port-forward service/forge-dagster-webserver 3000, then http://localhost:3000"
+
+deploy: image ## Build, push and release one location; LOCATION=orders TAG=1.2.3 ENVIRONMENT=demo
+	@$(MAKE) --no-print-directory release-$(LOCATION) TAG=$(TAG)
+
+release-%: setup helm-dependencies require-registry
+	@$(BIN)/forge-values helm/code-location/values.yaml $(foreach file,values $(ENVIRONMENT),code_locations/$*/deploy/$(file).yaml) \
+	  --repository $(PREFIX)/$* --tag $(TAG) | \
+	helm upgrade --install $* helm/code-location --namespace $(NAMESPACE) --values - \
+	  $(ATOMIC) --timeout 5m >/dev/null || { \
+	  kubectl --namespace $(NAMESPACE) get events --field-selector type=Warning --sort-by=.lastTimestamp \
+	    --output custom-columns=OBJECT:.involvedObject.name,REASON:.reason,MESSAGE:.message | grep "^$*-" | tail -5 >&2; \
+	  exit 1; }
+	@echo "$* is served from $(PREFIX)/$*:$(TAG)"
+
+e2e: setup helm-dependencies require-registry ## Prove it all on the cluster, from nothing; ARGS="-k name" for some
+	@$(BIN)/pytest tests/e2e $(ARGS)
+
+PREFIX = $(REGISTRY)/open-forge
+# Helm 4 has a new name for it.
+ATOMIC = $(shell helm upgrade --help | grep -q -- --rollback-on-failure && echo --rollback-on-failure || echo --atomic)
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' platform/pyproject.toml)
+LABELS = --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD)
+build = DOCKER_BUILDKIT=1 docker build --quiet $(LABELS) $(2) --tag $(PREFIX)/$(1):$(TAG) . >/dev/null && \
+  docker push --quiet $(PREFIX)/$(1):$(TAG)
+
+image-platform: require-registry
+	@$(call build,platform,--target platform)
+
+image-demo: require-registry
+	@$(call build,demo,--target code-location --build-arg LOCATION=demo --build-arg PACKAGE=forge-demo --build-arg FOLDER=demo)
+
+image-%: require-registry
+	@test -d code_locations/$* || { echo "There is no code_locations/$*: set LOCATION to one of $(LOCATIONS)" >&2; exit 1; }
+	@$(call build,$*,--target code-location --build-arg LOCATION=$*)
+
+helm-dependencies:
+	@helm/dependencies
+
+require-registry:
+	@test -n "$(REGISTRY)" || { echo "Set REGISTRY to the registry that the cluster pulls from" >&2; exit 1; }
 
 ##@ Develop
 

@@ -1,0 +1,103 @@
+"""A platform on a real cluster, installed from nothing as its users do it.
+
+``FORGE_NAMESPACE`` names one that is there already, which saves two minutes while tests are
+written.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from dagster_client import Dagster
+from on_cluster import Namespace, run
+from running_demo import LOCATIONS
+
+from forge_demo.dagster_api import DagsterApi
+
+NAMESPACE = "forge-e2e"
+PROGRAMS = ("kubectl", "helm", "docker")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A step of an installation on a busy cluster takes longer than any other test."""
+    for item in items:
+        if "e2e" in item.path.parts:
+            item.add_marker(pytest.mark.timeout(900))
+
+
+@dataclass(frozen=True)
+class Installation:
+    """What was installed.
+
+    Attributes:
+        images: registry and prefix of the images.
+        tag: of all of them.
+    """
+
+    namespace: Namespace
+    images: str
+    tag: str
+
+    def image(self, name: str, tag: str | None = None) -> str:
+        """The image of a location or of the platform."""
+        return f"{self.images}/{name}:{tag or self.tag}"
+
+    def make(self, *arguments: str) -> str:
+        """Runs make as a user does."""
+        return run("make", *arguments, f"NAMESPACE={self.namespace.name}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def installation() -> Installation:
+    """The platform and the three locations, installed by ``make up``."""
+    missing = [name for name in PROGRAMS if shutil.which(name) is None]
+    unset = [name for name in ("KUBECONFIG", "REGISTRY") if not os.environ.get(name)]
+    if missing or unset:
+        pytest.exit(f"A cluster is needed: install {missing}, set {unset}.", returncode=2)
+    existing = os.environ.get("FORGE_NAMESPACE")
+    namespace = Namespace(existing or NAMESPACE)
+    images = f"{os.environ['REGISTRY']}/open-forge"
+    if not existing:
+        run("kubectl", "delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=180s")
+        os.environ["FORGE_NAMESPACE"] = NAMESPACE
+        run("make", "up", f"NAMESPACE={NAMESPACE}")
+    (webserver,) = namespace.get("deployment", "component=dagster-webserver")
+    image = str(webserver["spec"]["template"]["spec"]["containers"][0]["image"])
+    return Installation(namespace, images, image.rpartition(":")[2])
+
+
+@pytest.fixture(scope="session")
+def namespace(installation: Installation) -> Namespace:
+    """The namespace of the platform."""
+    return installation.namespace
+
+
+@pytest.fixture(scope="session")
+def webserver(namespace: Namespace) -> Iterator[str]:
+    """URL of the UI, through a port-forward."""
+    with namespace.forward("service/forge-dagster-webserver", 3000) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def ui(webserver: str) -> Dagster:
+    """What the UI asks the webserver."""
+    return Dagster(webserver)
+
+
+@pytest.fixture(scope="session")
+def api(webserver: str) -> Iterator[DagsterApi]:
+    """What the demo asks the webserver."""
+    api = DagsterApi(webserver)
+    yield api
+    api.close()
+
+
+@pytest.fixture(scope="session")
+def locations() -> list[str]:
+    """The code locations of this repository."""
+    return LOCATIONS

@@ -1,0 +1,108 @@
+"""What is there after ``make up``, and that it is as safe as Kubernetes can check."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+from dagster_client import Dagster
+from on_cluster import ROOT, Namespace, run, wait_until
+
+from forge_platform.helm_values import main as forge_values
+
+FOREIGN = ("ingestion", "customers", "orders")
+CONTROL_PLANE = ("component=dagster-webserver", "component=dagster-daemon")
+
+
+def containers(namespace: Namespace) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
+    for pod in namespace.get("pod"):
+        for container in pod["spec"]["containers"]:
+            yield pod["metadata"]["name"], pod["spec"], container
+
+
+def test_every_location_is_loaded(ui: Dagster, locations: Sequence[str]) -> None:
+    wait_until(lambda: set(ui.locations()) >= set(locations), 30, "the locations in the UI")
+    for location in locations:
+        assert ui.assets(location), location
+
+
+def test_the_namespace_enforces_the_restricted_standard(namespace: Namespace) -> None:
+    found = json.loads(run("kubectl", "get", "namespace", namespace.name, "-o", "json"))
+    assert found["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_every_container_is_locked_down_and_limited(namespace: Namespace) -> None:
+    for pod, spec, container in containers(namespace):
+        security = container["securityContext"]
+        assert security["readOnlyRootFilesystem"], pod
+        assert not security["allowPrivilegeEscalation"], pod
+        assert security["capabilities"] == {"drop": ["ALL"]}, pod
+        assert {**spec["securityContext"], **security}["runAsUser"] == 10_001, pod
+        assert container["resources"]["requests"]["cpu"], pod
+        assert container["resources"]["limits"]["memory"], pod
+
+
+@pytest.mark.parametrize("location", FOREIGN)
+def test_an_image_holds_one_location_and_no_other(namespace: Namespace, location: str) -> None:
+    others = [name for name in FOREIGN if name != location]
+    code = (
+        "from importlib.util import find_spec\n"
+        f"assert find_spec({location!r})\n"
+        f"print([name for name in {others} if find_spec(name)])"
+    )
+    selected = f"deployment/{location}-{location}"
+    assert namespace.kubectl("exec", selected, "--", "python", "-c", code).strip() == "[]"
+
+
+@pytest.mark.parametrize("location", FOREIGN)
+def test_an_image_has_no_compiler_and_says_what_it_is(namespace: Namespace, location: str) -> None:
+    (deployment,) = namespace.get("deployment", f"deployment={location}")
+    image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
+    labels = json.loads(run("docker", "image", "inspect", image))[0]["Config"]["Labels"]
+    assert labels["open-forge.location"] == location
+    assert labels["org.opencontainers.image.version"]
+    assert labels["org.opencontainers.image.revision"]
+    where = "for found in gcc cc g++ clang uv; do command -v $found; done; true"
+    selected = f"deployment/{location}-{location}"
+    assert namespace.kubectl("exec", selected, "--", "sh", "-c", where) == ""
+
+
+def test_run_pods_come_below_the_control_plane(namespace: Namespace) -> None:
+    for selector in CONTROL_PLANE:
+        for pod in namespace.get("pod", selector):
+            assert pod["spec"].get("priority", 0) == 0
+    found = json.loads(run("kubectl", "get", "priorityclass", "open-forge-runs", "-o", "json"))
+    assert found["value"] < 0
+
+
+@pytest.fixture
+def empty() -> Iterator[Namespace]:
+    """A namespace with nothing in it."""
+    name = "forge-e2e-empty"
+    run("kubectl", "delete", "namespace", name, "--ignore-not-found")
+    run("kubectl", "create", "namespace", name)
+    yield Namespace(name)
+    run("kubectl", "delete", "namespace", name, "--wait=false")
+
+
+def test_the_api_server_accepts_every_object_strictly(
+    empty: Namespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tags = "dagster.dagsterWebserver.image.tag=1,dagster.dagsterDaemon.image.tag=1"
+    every = "dagster.dagsterWebserver.enableReadOnly=true,dagster.ingress.enabled=true"
+    values = ("--values", "helm/platform/values-dev.yaml", "--set", f"{tags},{every}")
+    platform = template("helm/platform", *values)
+    deploy = ROOT / "code_locations/orders/deploy"
+    files = ["helm/code-location/values.yaml", f"{deploy}/values.yaml", f"{deploy}/demo.yaml"]
+    forge_values([*files, "--repository", "orders", "--tag", "1"])
+    location = template("helm/code-location", "--values", "-", text=capsys.readouterr().out)
+    options = ("--dry-run=server", "--validate=strict", "--filename", "-")
+    accepted = empty.kubectl("apply", *options, text=f"{platform}\n---\n{location}")
+    assert len(accepted.splitlines()) > 40
+
+
+def template(*arguments: str, text: str | None = None) -> str:
+    ingress = ("--api-versions", "networking.k8s.io/v1/Ingress")
+    return run("helm", "template", "strict", *arguments, *ingress, text=text)
