@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +19,7 @@ from pyiceberg.table import Table
 
 from forge_platform.errors import ConfigurationError
 from forge_platform.iceberg.catalog import open_catalog
+from forge_platform.iceberg.commit import commit
 from forge_platform.iceberg.maintenance.care import Neighbours, care
 from forge_platform.iceberg.maintenance.compaction import Compaction, _Rewrite, compact, groups
 from forge_platform.iceberg.maintenance.expiry import expire, trim_metadata
@@ -35,6 +37,7 @@ TABLE = "space.things"
 DOWNSTREAM = "space.derived"
 KEYED = TableOptions(key=("id",))
 DAILY = TableOptions(key=("id",), partition_by="day", granularity="day")
+ON_READ = TableOptions(key=("id",), on_read=True)
 LOG = TableOptions()
 RULE = Compaction(
     small_bytes=1 << 20, group_bytes=1 << 20, min_files=2, deleted_fraction=0.1, sort_by=("id",)
@@ -194,6 +197,50 @@ def test_a_rewrite_is_written_again_only_when_its_files_changed(
     rewrite.discard(table.io)
     used = {path.removeprefix("file://") for path in reachable(table)}
     assert {str(path) for path in (tmp_path / "tables").rglob("*.parquet")} <= used
+
+
+def delete_files(table: Table) -> set[str]:
+    tasks = files(table.refresh(), current_snapshot_id(table)).values()
+    return {file.file_path for task in tasks for file in task.delete_files}
+
+
+def test_files_of_which_much_is_deleted_are_written_anew(catalog: Catalog) -> None:
+    add(catalog, things(0, 1000), KEYED)
+    add(catalog, things(100, 150, "b"), ON_READ)
+    table = catalog.load_table(TABLE)
+    few = Compaction(small_bytes=1, group_bytes=1 << 20, min_files=2, deleted_fraction=0.1)
+    assert len(delete_files(table)) == 1
+    assert compact(table, few).commits == 0
+    assert compact(table, replace(few, most_delete_files=0)).commits == 1
+    assert delete_files(table) == set()
+
+    add(catalog, things(300, 450, "c"), ON_READ)
+    before, (gone,) = rows(table), delete_files(table)
+    done = compact(table, few)
+    assert (done.rewritten, done.written) == (1, 1)
+    assert delete_files(table) == set()
+    assert_frame_equal(rows(table), before)
+    assert before.height == 1000
+
+    assert table.io.new_input(gone).exists()
+    expire(table, older_than=LATER, keep=1)
+    assert not table.io.new_input(gone).exists()
+    assert remove_orphans(table, older_than=LATER, others=()).files == 0
+    assert_no_loss_of_files(table)
+    assert_frame_equal(rows(table), before)
+
+
+def test_deletes_that_come_while_files_are_rewritten_are_not_lost(local: Catalog) -> None:
+    add(local, things(0, 100))
+    add(local, things(100, 200))
+    table = local.load_table(TABLE)
+    rewrite = _Rewrite(groups(table, RULE), RULE)
+    rewrite.plan(table)
+    add(local, things(50, 60, "new"), ON_READ)
+    assert delete_files(table)
+    commit(table, rewrite.plan, {})
+    assert rows(table)["name"].to_list() == ["a"] * 50 + ["new"] * 10 + ["a"] * 140
+    assert delete_files(table) == set()
 
 
 def test_expiry_keeps_what_others_rely_on(catalog: Catalog) -> None:

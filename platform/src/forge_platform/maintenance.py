@@ -30,6 +30,7 @@ class CareOptions:
         group_bytes: as many bytes of files are put together at once, in memory if sorted.
         min_files: as many small files of a partition make it worthwhile.
         deleted_fraction: share of deleted rows from which a file is written anew.
+        most_delete_files: a data file with more files of deletes than this is written anew.
         sort: whether rows that are put together are sorted by the table's key.
         keep_days: snapshots younger than this stay.
         keep_snapshots: as many of the newest snapshots stay, however old.
@@ -42,6 +43,7 @@ class CareOptions:
     group_bytes: int = 32 * 1024 * 1024
     min_files: int = 5
     deleted_fraction: float = 0.1
+    most_delete_files: int = 10
     sort: bool = True
     keep_days: float = 7
     keep_snapshots: int = 20

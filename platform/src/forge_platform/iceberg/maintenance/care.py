@@ -131,6 +131,7 @@ def _rule(options: CareOptions, key: tuple[str, ...]) -> Compaction:
         group_bytes=options.group_bytes,
         min_files=options.min_files,
         deleted_fraction=options.deleted_fraction,
+        most_delete_files=options.most_delete_files,
         sort_by=key if options.sort else (),
     )
 

@@ -45,6 +45,7 @@ class Compaction:
             ``sort_by`` their rows are in memory together.
         min_files: small files of one partition that make it worthwhile.
         deleted_fraction: share of deleted rows from which a file is written anew.
+        most_delete_files: so many files of deletes of one data file stay.
         sort_by: columns by which the rows of a group are sorted; none leaves their order.
     """
 
@@ -52,6 +53,7 @@ class Compaction:
     group_bytes: int
     min_files: int
     deleted_fraction: float
+    most_delete_files: int = 10
     sort_by: tuple[str, ...] = ()
 
 
@@ -126,6 +128,8 @@ def _width(kind: pa.DataType) -> int:
 
 
 def _is_eroded(task: FileScanTask, rule: Compaction) -> bool:
+    if len(task.delete_files) > rule.most_delete_files:
+        return True
     deleted = sum(file.record_count for file in task.delete_files)
     return bool(deleted) and deleted >= rule.deleted_fraction * task.file.record_count
 
