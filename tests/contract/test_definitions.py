@@ -65,6 +65,16 @@ from importlib import import_module
 dg.Definitions.validate_loadable(import_module(f"{sys.argv[1]}.definitions").defs)
 """
 
+# Every run pod and every code server pays for what definitions import.
+LOAD_LIGHT = """
+import sys
+from importlib import import_module
+import_module(f"{sys.argv[1]}.definitions")
+heavy = {"boto3", "duckdb", "httpx", "matplotlib", "numpy", "polars", "psycopg2", "pyarrow",
+    "pyiceberg", "sqlalchemy"}
+sys.exit(", ".join(sorted(heavy & set(sys.modules))) or None)
+"""
+
 
 def definitions(location: str) -> dg.Definitions:
     found = importlib.import_module(f"{location}.definitions").defs
@@ -97,6 +107,13 @@ def test_definitions_load_with_no_variable_and_no_network(location: str) -> None
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, cwd="/", check=False
     )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("location", LOCATIONS)
+def test_definitions_load_no_library_that_only_assets_need(location: str) -> None:
+    command = [sys.executable, "-c", LOAD_LIGHT, location]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 

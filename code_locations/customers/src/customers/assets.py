@@ -6,7 +6,6 @@ from io import BytesIO
 
 import dagster as dg
 
-from customers import pictures, transforms
 from forge_platform import (
     RETRY_TRANSIENT,
     DatabaseResource,
@@ -54,6 +53,8 @@ def clean_customers(
     raw_customer_files: TableView,
 ) -> Iterator[dg.Output[TableWrite]]:
     """Cleans the customers whose rows changed; rejected rows are written before clean ones."""
+    from customers import transforms
+
     work = plan_work(
         iceberg,
         "customers.clean_customers",
@@ -92,6 +93,8 @@ def customer_metrics(
 
     Amounts are in the customer's currency. A customer without orders has zeros.
     """
+    from customers import transforms
+
     work = plan_work(
         iceberg,
         "customers.customer_metrics",
@@ -120,6 +123,8 @@ def customer_clv(clean_customers: TableView, raw_orders: TableView) -> TableWrit
     - predicted: expected future value at that retention, discounted at 10 % a year
     - total: historical + predicted
     """
+    from customers import pictures, transforms
+
     customers = clean_customers.read(["customer_id"])
     orders = raw_orders.read()
     as_of = orders["order_date"].max()

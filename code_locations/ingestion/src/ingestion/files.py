@@ -1,9 +1,9 @@
 """Customer files that partners drop, each version exactly once."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import dagster as dg
-import polars as pl
 
 from forge_platform import (
     RETRY_TRANSIENT,
@@ -18,6 +18,9 @@ from forge_platform import (
     table_options,
 )
 from forge_platform.contracts import RAW_CUSTOMER_FILES
+
+if TYPE_CHECKING:
+    import polars as pl
 
 REJECTED = "ingestion.rejected_rows"
 LEDGER = "ingestion.loaded_files"
@@ -93,8 +96,10 @@ def loaded_versions(iceberg: IcebergResource) -> dict[str, str]:
     return dict(ledger.select("source_file", "version").iter_rows())
 
 
-def existing_rows(iceberg: IcebergResource, table: str) -> pl.LazyFrame:
+def existing_rows(iceberg: IcebergResource, table: str) -> "pl.LazyFrame":
     """The table's rows; none with the key's columns before it exists."""
+    import polars as pl
+
     if iceberg.find(table) is None:
         names = ("source_file", "source_line", "_source_file", "_source_line")
         return pl.LazyFrame(schema=dict.fromkeys(names, pl.String))

@@ -16,7 +16,6 @@ from forge_platform import (
     table_options,
 )
 from forge_platform.contracts import EXCHANGE_RATES
-from ingestion import transforms
 
 FIRST_DAY = dt.date(2024, 1, 1)
 
@@ -37,6 +36,8 @@ def exchange_rates(
     exchange_rates_api: ApiResource,
 ) -> TableWrite:
     """Asks for the days that are new or may have been corrected, and merges them."""
+    from ingestion import transforms
+
     seen = iceberg.watermark(EXCHANGE_RATES.identifier)
     start = FIRST_DAY
     if seen is not None and config.mode is RunMode.INCREMENTAL:

@@ -2,9 +2,9 @@
 
 import datetime as dt
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import dagster as dg
-import polars as pl
 
 from forge_platform import (
     RETRY_TRANSIENT,
@@ -20,7 +20,9 @@ from forge_platform import (
     snapshots,
     table_options,
 )
-from orders import pictures, transforms
+
+if TYPE_CHECKING:
+    import polars as pl
 
 FIRST_DAY = "2024-01-01"
 daily_partitions = dg.DailyPartitionsDefinition(start_date=FIRST_DAY)
@@ -43,8 +45,9 @@ def enriched_orders(
 
     The rate is that of the order's day, or the newest of the 7 days before.
     """
+    from orders import transforms
 
-    def affected(changes: Sequence[Changes]) -> pl.DataFrame:
+    def affected(changes: Sequence[Changes]) -> "pl.DataFrame":
         known = raw_orders.read(["order_id", "customer_id", "currency", "order_date"])
         return transforms.affected_orders(known, *changes)
 
@@ -75,6 +78,10 @@ def daily_order_summary(
     context: dg.AssetExecutionContext, enriched_orders: TableView
 ) -> TableWrite:
     """Orders, revenue in US dollars and customers of each day; a day without orders has zeros."""
+    import polars as pl
+
+    from orders import transforms
+
     days = [dt.date.fromisoformat(key) for key in context.partition_keys]
     wanted = pl.col("order_date").is_between(min(days), max(days))
     orders = enriched_orders.scan().filter(wanted).collect()
@@ -93,6 +100,8 @@ def daily_order_summary(
 )
 def sales_daily_summary(enriched_orders: TableView) -> TableWrite:
     """All days: revenue, average order value, 7-day moving average, and both by status."""
+    from orders import pictures, transforms
+
     orders = enriched_orders.read()
     summary = transforms.sales_daily_summary(orders)
     return TableWrite(

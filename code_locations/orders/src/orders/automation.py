@@ -7,7 +7,6 @@ from itertools import groupby
 import dagster as dg
 
 from forge_platform import IcebergResource, current_environment, location_tags
-from orders import transforms
 from orders.assets import daily_partitions
 
 ENRICHED = "orders.enriched_orders"
@@ -47,6 +46,8 @@ def restated_days_sensor(
 
     Days are requested once: a run that fails for good is repeated by hand, as any other.
     """
+    from orders import transforms
+
     seen = int(context.cursor) if context.cursor else iceberg.inputs(DAILY).get(ENRICHED)
     if seen is None:
         return dg.SkipReason("The daily summary was never made; its own automation makes it.")
