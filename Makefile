@@ -8,6 +8,8 @@ ARGS ?=
 REGISTRY ?=
 NAMESPACE ?= forge
 ENVIRONMENT ?= demo
+# Files of values that win over those of the environment.
+VALUES ?=
 # A definite tag also where the tree holds what no commit does.
 TAG := $(or $(TAG),$(shell git describe --always --abbrev=12 --dirty=-$$(date +%s) 2>/dev/null))
 
@@ -57,7 +59,7 @@ deploy: image ## Build, push and release one location; LOCATION=orders TAG=1.2.3
 	@$(MAKE) --no-print-directory release-$(LOCATION) TAG=$(TAG)
 
 release-%: setup helm-dependencies require-registry
-	@$(BIN)/forge-values helm/code-location/values.yaml $(foreach file,values $(ENVIRONMENT),code_locations/$*/deploy/$(file).yaml) \
+	@$(BIN)/forge-values helm/code-location/values.yaml $(foreach file,values $(ENVIRONMENT),code_locations/$*/deploy/$(file).yaml) $(VALUES) \
 	  --repository $(PREFIX)/$* --tag $(TAG) | \
 	helm upgrade --install $* helm/code-location --namespace $(NAMESPACE) --values - \
 	  $(ATOMIC) --timeout 5m >/dev/null || { \

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 from dagster_client import Dagster
+from installation import Installation
 from on_cluster import Namespace, run
 from running_demo import LOCATIONS
 
@@ -27,28 +27,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "e2e" in item.path.parts:
             item.add_marker(pytest.mark.timeout(900))
-
-
-@dataclass(frozen=True)
-class Installation:
-    """What was installed.
-
-    Attributes:
-        images: registry and prefix of the images.
-        tag: of all of them.
-    """
-
-    namespace: Namespace
-    images: str
-    tag: str
-
-    def image(self, name: str, tag: str | None = None) -> str:
-        """The image of a location or of the platform."""
-        return f"{self.images}/{name}:{tag or self.tag}"
-
-    def make(self, *arguments: str) -> str:
-        """Runs make as a user does."""
-        return run("make", *arguments, f"NAMESPACE={self.namespace.name}")
 
 
 @pytest.fixture(scope="session", autouse=True)

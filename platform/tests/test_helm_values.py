@@ -1,0 +1,132 @@
+"""What a team writes, and what reaches its code server and its run pods."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from forge_platform.errors import ConfigurationError
+from forge_platform.helm_values import SUBCHART, container_context, main, merge, release_values
+
+CHART_VALUES = Path(__file__).parents[2] / "helm" / "code-location" / "values.yaml"
+DEFAULTS = yaml.safe_load(CHART_VALUES.read_text())
+TEAM = {
+    "location": "orders",
+    "image": {"repository": "registry.example/orders", "tag": "1.2.3"},
+    "env": {"EVERYWHERE": "both", "REPLACED": "by neither"},
+    "secrets": ["lake"],
+    "server": {"env": {"ONLY_SERVER": True}, "secrets": ["for-server"], "labels": {"a": "server"}},
+    "run": {
+        "env": {"ONLY_RUN": 7, "TOKEN": {"secretKeyRef": {"name": "api", "key": "token"}}},
+        "secrets": ["for-run"],
+        "resources": {"limits": {"memory": "4Gi"}},
+        "nodeSelector": {"pool": "batch"},
+        "ttlSecondsAfterFinished": 60,
+    },
+}
+
+
+def values(*maps: dict[str, Any]) -> dict[str, Any]:
+    return dict(release_values([DEFAULTS, TEAM, *maps]))
+
+
+def deployment(found: dict[str, Any]) -> dict[str, Any]:
+    (one,) = found[SUBCHART]["deployments"]
+    return dict(one)
+
+
+def names(entries: list[dict[str, Any]]) -> set[str]:
+    return {entry["name"] for entry in entries}
+
+
+def test_maps_are_merged_and_all_else_is_replaced() -> None:
+    base = {"a": {"b": 1, "c": 2}, "list": [1, 2], "gone": 3}
+    over = {"a": {"c": 4, "d": 5}, "list": [6], "gone": None}
+    assert merge(base, over) == {"a": {"b": 1, "c": 4, "d": 5}, "list": [6]}
+    assert base == {"a": {"b": 1, "c": 2}, "list": [1, 2], "gone": 3}
+
+
+def test_an_environment_changes_one_variable_and_keeps_the_others() -> None:
+    found = values({"env": {"REPLACED": "prod"}, "server": {"env": {"MORE": "1"}}})
+    env = {entry["name"]: entry.get("value") for entry in deployment(found)["env"]}
+    assert env["EVERYWHERE"] == "both"
+    assert env["REPLACED"] == "prod"
+    assert env["ONLY_SERVER"] == "true"
+    assert env["MORE"] == "1"
+
+
+def test_what_is_for_the_server_does_not_reach_a_run_and_the_reverse() -> None:
+    found = values()
+    server, run = deployment(found), container_context(found)["k8s"]
+    both = {"EVERYWHERE", "REPLACED"}
+    context = "DAGSTER_CLI_API_GRPC_CONTAINER_CONTEXT"
+    assert names(server["env"]) == {*both, "ONLY_SERVER", context}
+    assert names(run["env"]) == {*both, "ONLY_RUN", "TOKEN"}
+    assert names(server["envSecrets"]) == {"lake", "for-server"}
+    assert run["env_secrets"] == ["lake", "for-run"]
+    assert "labels" not in run
+    assert "limits" in server["resources"]
+    assert server["resources"] != run["resources"] == {"limits": {"memory": "4Gi"}}
+    assert server["nodeSelector"] == {}
+    assert not server["includeConfigInLaunchedRuns"]["enabled"]
+
+
+def test_the_server_hands_the_context_of_its_runs_to_dagster() -> None:
+    found = values()
+    given = next(entry for entry in deployment(found)["env"] if entry["name"].startswith("DAGSTER"))
+    assert json.loads(given["value"]) == container_context(found)
+
+
+def test_the_launcher_understands_the_context() -> None:
+    from dagster_k8s.container_context import K8sContainerContext
+
+    context = K8sContainerContext.create_from_config(container_context(values()))
+    config = context.run_k8s_config
+    assert config.pod_spec_config["node_selector"] == {"pool": "batch"}
+    assert config.pod_spec_config["service_account_name"] == "orders"
+    assert config.job_spec_config == {"ttl_seconds_after_finished": 60}
+    assert config.container_config["resources"] == {"limits": {"memory": "4Gi"}}
+    token = next(e for e in config.container_config["env"] if e["name"] == "TOKEN")
+    assert token["value_from"]["secret_key_ref"] == {"name": "api", "key": "token"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"location": ""}, "Set location in"),
+        ({"image": {"tag": "", "repository": ""}}, "image.repository, image.tag or image.digest"),
+        ({"image": {"tag": "latest"}}, "names another image every day"),
+    ],
+)
+def test_what_is_not_definite_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        values(change)
+
+
+def test_a_digest_is_as_definite_as_a_tag() -> None:
+    image = deployment(values({"image": {"tag": "", "digest": "sha256:1"}}))["image"]
+    assert image["digest"] == "sha256:1"
+    assert "tag" not in image
+
+
+def test_the_command_merges_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    team, prod = tmp_path / "team.yaml", tmp_path / "prod.yaml"
+    team.write_text(yaml.safe_dump(TEAM))
+    prod.write_text("image: {tag: 2.0.0}\n")
+    main([str(CHART_VALUES), str(team), str(prod), "--repository", "elsewhere/orders"])
+    found = yaml.safe_load(capsys.readouterr().out)
+    image = deployment(found)["image"]
+    assert (image["repository"], image["tag"]) == ("elsewhere/orders", "2.0.0")
+
+
+def test_a_file_that_is_no_map_is_named(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("- a list\n")
+    with pytest.raises(SystemExit, match=r"wrong\.yaml must be a map"):
+        main([str(wrong)])
+    with pytest.raises(SystemExit, match=r"missing\.yaml cannot be read"):
+        main([str(tmp_path / "missing.yaml")])

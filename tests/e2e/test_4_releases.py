@@ -1,0 +1,97 @@
+"""What becomes of a new image: served, refused with the reason, or taken back."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from changed_image import append
+from dagster_client import Dagster
+from installation import Installation
+from on_cluster import Namespace, run, wait_until
+
+DEFINITIONS = "/app/code/{0}/definitions.py"
+DOES_NOT_LOAD = """
+raise RuntimeError("broken on purpose")
+"""
+BREAKS_ITS_CONTRACT = """
+import dagster as dg
+
+defs = build_definitions(
+    "ingestion",
+    assets=[databases.raw_customers, databases.raw_orders],
+    resources={"database": dg.ResourceDefinition.hardcoded_resource(None)},
+)
+"""
+HAS_ONE_MORE_ASSET = """
+import dagster as dg
+
+
+@dg.asset
+def one_more_asset(): ...
+
+
+defs = dg.Definitions.merge(defs, dg.Definitions(assets=[one_more_asset]))
+"""
+
+
+def new_tag(name: str) -> str:
+    return f"{name}-{time.time_ns()}"
+
+
+def refusal(installation: Installation, location: str, tag: str, folder: Path) -> str:
+    """Tries to release an image that must not be served; returns what is printed."""
+    before = installation.serving(location)
+    with pytest.raises(AssertionError) as failure:
+        installation.release(location, tag, folder, validation={"timeoutSeconds": 40})
+    assert before
+    assert installation.serving(location) == before
+    return str(failure.value)
+
+
+def test_an_image_that_does_not_load_is_refused(
+    installation: Installation, ui: Dagster, tmp_path: Path
+) -> None:
+    image, file = installation.image("orders"), DEFINITIONS.format("orders")
+    tag = append(image, file, DOES_NOT_LOAD, new_tag("broken"))
+    printed = refusal(installation, "orders", tag, tmp_path)
+    assert "refused: the definitions of orders.definitions do not load" in printed
+    assert "RuntimeError: broken on purpose" in printed
+    assert "enriched_orders" in ui.assets("orders")
+
+
+def test_an_image_that_breaks_its_contract_is_refused(
+    installation: Installation, ui: Dagster, tmp_path: Path
+) -> None:
+    image, file = installation.image("ingestion"), DEFINITIONS.format("ingestion")
+    tag = append(image, file, BREAKS_ITS_CONTRACT, new_tag("contract"))
+    printed = refusal(installation, "ingestion", tag, tmp_path)
+    assert "refused: ingestion.exchange_rates is under contract" in printed
+    assert "refused: ingestion.raw_orders has no check `contract`" in printed
+    assert "exchange_rates" in ui.assets("ingestion")
+
+
+def test_an_image_that_is_not_there_is_refused(
+    installation: Installation, ui: Dagster, tmp_path: Path
+) -> None:
+    printed = refusal(installation, "customers", "not-there", tmp_path)
+    assert "customers:not-there" in printed
+    assert "not found" in printed
+    assert "clean_customers" in ui.assets("customers")
+
+
+def test_a_release_is_served_and_taken_back(
+    installation: Installation, ui: Dagster, namespace: Namespace, tmp_path: Path
+) -> None:
+    image, file = installation.image("orders"), DEFINITIONS.format("orders")
+    tag = append(image, file, HAS_ONE_MORE_ASSET, new_tag("more"))
+    revision = installation.deployed_revision("orders")
+    installation.release("orders", tag, tmp_path)
+    wait_until(lambda: "one_more_asset" in ui.assets("orders"), 20, "the new asset in the UI")
+    run("helm", "rollback", "orders", revision, "--wait", "--namespace", namespace.name)
+    wait_until(lambda: "one_more_asset" not in ui.assets("orders"), 20, "the old assets in the UI")
+    assert "enriched_orders" in ui.assets("orders")
+    (pod,) = installation.serving("orders")
+    served = namespace.kubectl("get", "pod", pod, "-o", "jsonpath={.spec.containers[0].image}")
+    assert served == image

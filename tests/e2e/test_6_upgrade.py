@@ -1,0 +1,87 @@
+"""An upgrade from the charts of the previous commit keeps everything running."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from dagster_client import Dagster
+from installation import Installation
+from on_cluster import ROOT, Namespace, run, wait_until
+from toy_location import ToyLocation, work
+
+NAMESPACE = "forge-e2e-upgrade"
+PARTS = ("dagsterWebserver", "dagsterDaemon")
+
+
+@pytest.fixture(scope="module")
+def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The charts of the commit before, beside the archives that this one has."""
+    found = subprocess.run(
+        ["git", "archive", "HEAD~1", "helm"],  # noqa: S607
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
+    if found.returncode:
+        pytest.skip("There is no commit before this one, or it has no charts.")
+    folder = tmp_path_factory.mktemp("previous")
+    with tarfile.open(fileobj=io.BytesIO(found.stdout)) as archive:
+        archive.extractall(folder, filter="data")
+    for chart in ("platform", "code-location"):
+        shutil.copytree(ROOT / "helm" / chart / "charts", folder / "helm" / chart / "charts")
+    return folder / "helm"
+
+
+@pytest.fixture
+def other() -> Iterator[Namespace]:
+    run("kubectl", "delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s")
+    run("kubectl", "create", "namespace", NAMESPACE)
+    yield Namespace(NAMESPACE)
+    run("kubectl", "delete", "namespace", NAMESPACE, "--wait=false")
+
+
+def install(charts: Path, installation: Installation, namespace: Namespace) -> None:
+    images = [
+        f"dagster.{part}.image.{name}={value}"
+        for part in PARTS
+        for name, value in (
+            ("repository", f"{installation.images}/platform"),
+            ("tag", installation.tag),
+        )
+    ]
+    demo = f"dev.image.repository={installation.images}/demo,dev.image.tag={installation.tag}"
+    run(
+        *("helm", "upgrade", "--install", "forge", str(charts / "platform")),
+        *("--namespace", namespace.name, "--wait", "--timeout", "4m"),
+        *("--values", str(charts / "platform/values-dev.yaml")),
+        *("--set", ",".join([*images, demo])),
+    )
+
+
+def test_an_upgrade_keeps_what_runs(
+    installation: Installation, previous: Path, other: Namespace
+) -> None:
+    install(previous, installation, other)
+    toy = ToyLocation("toy", other, installation.image("platform"), installation.images)
+    toy.build("v1")
+    toy.deploy("v1", "--wait")
+    with other.forward("service/forge-dagster-webserver", 3000) as url:
+        ui = Dagster(url)
+        wait_until(lambda: ui.assets("toy"), 60, "toy in the UI")
+        run_id = ui.launch("toy", "work_job", work(seconds=40))
+        wait_until(lambda: ui.run(run_id).status == "STARTED", 60, "the run's start")
+    install(ROOT / "helm", installation, other)
+    toy.deploy("v1", "--wait")
+    with other.forward("service/forge-dagster-webserver", 3000) as url:
+        ui = Dagster(url)
+        wait_until(lambda: ui.assets("toy") == {"toy_v1"}, 60, "toy in the UI")
+        ended = ui.wait_for_end(run_id, 90)
+        assert ended.status == "SUCCESS", ended.text
+        assert list(ended.group) in ([], [run_id])
+        assert ui.wait_for_end(ui.launch("toy", "work_job"), 90).status == "SUCCESS"

@@ -1,0 +1,52 @@
+"""A platform on a cluster, and what its users do with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from on_cluster import Namespace, run
+
+
+@dataclass(frozen=True)
+class Installation:
+    """What was installed.
+
+    Attributes:
+        images: registry and prefix of the images.
+        tag: of all of them.
+    """
+
+    namespace: Namespace
+    images: str
+    tag: str
+
+    def image(self, name: str) -> str:
+        """The image that was installed."""
+        return f"{self.images}/{name}:{self.tag}"
+
+    def release(self, location: str, tag: str, folder: Path, **values: object) -> None:
+        """Releases an image that is there, with values of its own."""
+        file = folder / "values.json"
+        file.write_text(json.dumps(values))
+        name = f"NAMESPACE={self.namespace.name}"
+        run("make", f"release-{location}", f"TAG={tag}", f"VALUES={file}", name)
+
+    def serving(self, location: str) -> Mapping[str, Any]:
+        """The pods of a location's code server, by name, with when each was started."""
+        pods = self.namespace.get("pod", f"component=user-deployments,deployment={location}")
+        return {
+            pod["metadata"]["name"]: pod["status"]["containerStatuses"][0]["state"]
+            for pod in pods
+            if "deletionTimestamp" not in pod["metadata"]
+        }
+
+    def deployed_revision(self, release: str) -> str:
+        """The number of a release's revision that is deployed; refused ones are failed."""
+        where = ("--namespace", self.namespace.name, "--output", "json")
+        history = json.loads(run("helm", "history", release, *where))
+        found = [entry["revision"] for entry in history if entry["status"] == "deployed"]
+        return str(found[-1])
