@@ -20,6 +20,7 @@ from pyiceberg.table import Table
 from forge_platform.errors import ConfigurationError
 from forge_platform.iceberg.catalog import open_catalog
 from forge_platform.iceberg.commit import commit
+from forge_platform.iceberg.history import stretches
 from forge_platform.iceberg.maintenance.care import Neighbours, care
 from forge_platform.iceberg.maintenance.compaction import Compaction, _Rewrite, compact, groups
 from forge_platform.iceberg.maintenance.expiry import expire, trim_metadata
@@ -30,7 +31,7 @@ from forge_platform.iceberg.view import IcebergView, current_snapshot_id, files
 from forge_platform.iceberg.write import TableOptions, WriteRequest, write_table
 from forge_platform.maintenance import CareOptions, options_of, table_care
 from forge_platform.resources.iceberg import IcebergResource
-from forge_platform.tables import WriteMode
+from forge_platform.tables import Changes, WriteMode
 from forge_platform.testing import ConnectionParameters
 
 TABLE = "space.things"
@@ -108,6 +109,50 @@ def test_compaction_keeps_rows_version_watermark_and_changes(catalog: Catalog) -
     assert_frame_equal(changes.rows.sort("id"), things(100, 103))
     assert changes.removed.is_empty()
     assert not changes.complete
+
+
+def changes_since(table: Table, snapshot_id: int | None) -> Changes:
+    return IcebergView(table.refresh(), TABLE, current_snapshot_id(table)).changes_since(
+        snapshot_id
+    )
+
+
+def test_changes_leave_out_what_was_only_written_anew(local: Catalog) -> None:
+    table = add_many(local, 4, KEYED)
+    start = current_snapshot_id(table)
+    compact(table, RULE)
+    compacted = current_snapshot_id(table.refresh())
+    assert start
+    assert compacted
+    assert stretches(table, start, compacted) == []
+    nothing = changes_since(table, start)
+    assert (nothing.rows.height, nothing.removed.height, nothing.complete) == (0, 0, False)
+
+    for number, name in enumerate("bab"):  # there and back, with a compaction after each
+        add(local, things(0, 1, name), KEYED)
+        add(local, things(70 + number, 71 + number, name))
+        assert compact(table, RULE).commits == 1
+    add(local, things(70, 71, "c"), KEYED)
+    assert len(stretches(table.refresh(), start, current_snapshot_id(table) or 0)) == 4
+    found = changes_since(table, start)
+    new = (things(70, 71, "c"), things(71, 72, "a"), things(72, 73, "b"))
+    expected = pl.concat([things(0, 1, "b"), *new])
+    assert_frame_equal(found.rows.sort("id"), expected)
+    assert_frame_equal(found.removed, things(0, 1))
+    # The same as a comparison of the two whole states.
+    before, after = rows(table, start), rows(table)
+    everything = before.columns
+    assert_frame_equal(
+        found.rows.sort("id"), after.join(before, on=everything, how="anti").sort("id")
+    )
+
+
+def test_a_commit_of_another_engine_is_always_compared(local: Catalog) -> None:
+    table = add_many(local, 2)
+    start = current_snapshot_id(table)
+    table.overwrite(things(5, 6).to_arrow().cast(table.schema().as_arrow()))
+    found = changes_since(table, start)
+    assert (found.rows.height, found.removed.height) == (0, 19)
 
 
 def test_nothing_to_compact_writes_no_snapshot(local: Catalog) -> None:

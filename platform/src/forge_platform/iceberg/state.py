@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from forge_platform.iceberg.history import ancestors, properties_of
 
+if TYPE_CHECKING:
     from pyiceberg.table import Table
     from pyiceberg.table.snapshots import Snapshot
 
@@ -27,8 +27,8 @@ def state(table: Table) -> Mapping[str, str]:
     instance) does not, so its ancestors are asked. A property that was set to nothing is taken
     back.
     """
-    for snapshot in _history(table):
-        found = _forge_properties(snapshot)
+    for snapshot in ancestors(table, table.metadata.current_snapshot_id):
+        found = properties_of(snapshot)
         if COMMIT_ID in found:
             return {name: value for name, value in found.items() if is_lasting(name) and value}
     return {}
@@ -41,19 +41,8 @@ def is_lasting(name: str) -> bool:
 
 def committed(table: Table, name: str, value: str) -> Snapshot | None:
     """The newest snapshot in the current history that has this property, if any."""
-    return next((s for s in _history(table) if _forge_properties(s).get(name) == value), None)
-
-
-def _history(table: Table) -> Iterator[Snapshot]:
-    snapshot = table.current_snapshot()
-    while snapshot is not None:
-        yield snapshot
-        parent = snapshot.parent_snapshot_id
-        snapshot = table.snapshot_by_id(parent) if parent is not None else None
-
-
-def _forge_properties(snapshot: Snapshot) -> Mapping[str, str]:
-    return snapshot.summary.additional_properties if snapshot.summary else {}
+    history = ancestors(table, table.metadata.current_snapshot_id)
+    return next((s for s in history if properties_of(s).get(name) == value), None)
 
 
 def data_version(table: Table) -> str:

@@ -11,6 +11,7 @@ from pyiceberg.expressions import AlwaysTrue
 from pyiceberg.io.pyarrow import ArrowScan, schema_to_pyarrow
 
 from forge_platform.iceberg.data_file import DataFileReader
+from forge_platform.iceberg.history import stretches
 from forge_platform.tables import Changes, TableView
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 # Polars warns that its own planner, a first release, is not installed.
 os.environ.setdefault("POLARS_ICEBERG_PLANNER", "pyiceberg")
+
+_SIGN = "_sign"
 
 
 def files(table: Table, snapshot_id: int | None) -> Mapping[str, FileScanTask]:
@@ -96,19 +99,46 @@ class IcebergView(TableView):
     def changes_since(self, snapshot_id: int | None) -> Changes:
         """What changed after a snapshot; everything when it is None or was expired.
 
-        Only the data files that the two snapshots do not share are read.
+        Only the data files that the two snapshots do not share are read, and none for a commit
+        between them that wrote the same rows anew.
         """
-        known = snapshot_id is not None and self.table.snapshot_by_id(snapshot_id) is not None
-        before = files(self.table, snapshot_id) if known else {}
-        after = files(self.table, self.snapshot_id)
+        before = self.table.snapshot_by_id(snapshot_id) if snapshot_id is not None else None
+        if before is None or self.snapshot_id is None:
+            rows = self.read()
+            return Changes(
+                rows=rows, removed=rows.clear(), snapshot_id=self.snapshot_id, complete=True
+            )
+        parts = [
+            self._between(files(self.table, older), files(self.table, newer))
+            for older, newer in stretches(self.table, before.snapshot_id, self.snapshot_id)
+        ]
+        rows, removed = self._net(parts)
+        return Changes(rows=rows, removed=removed, snapshot_id=self.snapshot_id, complete=False)
+
+    def _between(
+        self, before: Mapping[str, FileScanTask], after: Mapping[str, FileScanTask]
+    ) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """The rows that came and those that went."""
         old = self._rows(before, after)
         new = self._rows(after, before)
-        return Changes(
-            rows=_minus(new, old),
-            removed=_minus(old, new),
-            snapshot_id=self.snapshot_id,
-            complete=not known,
-        )
+        return _minus(new, old), _minus(old, new)
+
+    def _net(
+        self, parts: Sequence[tuple[pl.DataFrame, pl.DataFrame]]
+    ) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """What came and went in all: a row that came and went again did neither."""
+        if len(parts) == 1:
+            return parts[0]
+        none = read_files(self.table, [])
+        signed = [
+            frame.with_columns(pl.lit(sign, pl.Int32).alias(_SIGN))
+            for came, went in parts
+            for frame, sign in ((came, 1), (went, -1))
+        ]
+        total = pl.concat([none.with_columns(pl.lit(0, pl.Int32).alias(_SIGN)), *signed])
+        net = total.group_by(none.columns, maintain_order=True).agg(pl.col(_SIGN).sum())
+        came, went = (net.filter(side) for side in (pl.col(_SIGN) > 0, pl.col(_SIGN) < 0))
+        return came.drop(_SIGN), went.drop(_SIGN)
 
     def _rows(
         self, wanted: Mapping[str, FileScanTask], other: Mapping[str, FileScanTask]

@@ -17,6 +17,7 @@ from pyiceberg.table.update import (
 )
 
 from forge_platform.errors import CommitConflict
+from forge_platform.iceberg.history import ancestors, properties_of
 from forge_platform.iceberg.maintenance.reachable import content_files, manifests, removed
 from forge_platform.iceberg.state import COMMIT_ID
 
@@ -123,20 +124,11 @@ def _last_of_history(table: Table, keep: int) -> Iterator[int]:
     Another engine's snapshots carry none; they stay as the way to the one that does.
     """
     found = False
-    for number, snapshot in enumerate(_history(table)):
+    for number, snapshot in enumerate(ancestors(table, table.metadata.current_snapshot_id)):
         if number >= keep and found:
             return
         yield snapshot.snapshot_id
-        properties = snapshot.summary.additional_properties if snapshot.summary else {}
-        found = found or COMMIT_ID in properties
-
-
-def _history(table: Table) -> Iterator[Snapshot]:
-    snapshot = table.current_snapshot()
-    while snapshot is not None:
-        yield snapshot
-        parent = snapshot.parent_snapshot_id
-        snapshot = table.snapshot_by_id(parent) if parent is not None else None
+        found = found or COMMIT_ID in properties_of(snapshot)
 
 
 def _remove_files(table: Table, gone: Collection[Snapshot]) -> int:
