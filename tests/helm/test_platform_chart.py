@@ -1,0 +1,144 @@
+"""The platform's chart: what is deployed, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from charts import PLATFORM, Refused, one, platform, pod_specs, template
+
+DEV = ("--values", str(PLATFORM / "values-dev.yaml"))
+
+
+def instance(values: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The ``dagster.yaml`` of the platform."""
+    text = one(platform(values), "ConfigMap", "dagster-instance")["data"]["dagster.yaml"]
+    return dict(yaml.safe_load(text))
+
+
+def test_what_has_no_default_is_asked_for_in_one_message() -> None:
+    with pytest.raises(Refused) as refused:
+        template(PLATFORM, values={})
+    for name in ("postgresqlHost", "s3ComputeLogManager.bucket", "dagsterWebserver.image.tag"):
+        assert name in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"networkPolicies": {"enabled": False}},
+        {"dev": {"enabled": "yes"}},
+        {"priorityClass": {"value": 10}},
+        {"registrar": {"unschedulableSeconds": "soon"}},
+        {"dev": {"postgres": {"tag": "16"}}},
+    ],
+)
+def test_what_is_unknown_or_of_the_wrong_kind_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(Refused, match="values don't meet the specifications of the schema"):
+        platform(values)
+
+
+def test_the_instance_is_backed_by_postgresql_and_launches_jobs() -> None:
+    found = instance()
+    assert found["run_storage"]["class"] == "PostgresRunStorage"
+    database = found["run_storage"]["config"]["postgres_db"]
+    assert database["password"] == {"env": "DAGSTER_PG_PASSWORD"}
+    assert database["hostname"] == "db.example"
+    assert found["run_launcher"]["class"] == "K8sRunLauncher"
+    assert found["run_launcher"]["config"]["instance_config_map"] == "dagster-instance"
+    assert found["run_launcher"]["config"]["job_namespace"] == "data"
+    assert found["compute_logs"]["class"] == "S3ComputeLogManager"
+    assert found["telemetry"] == {"enabled": False}
+
+
+def test_runs_are_queued_limited_watched_and_retried() -> None:
+    found = instance()
+    queue = found["run_coordinator"]["config"]
+    assert queue["max_concurrent_runs"] == 10
+    assert queue["tag_concurrency_limits"][0]["key"] == "forge/location"
+    assert found["run_monitoring"]["enabled"]
+    assert found["run_retries"] == {
+        "enabled": True,
+        "max_retries": 2,
+        "retry_on_asset_or_op_failure": False,
+    }
+    assert found["retention"]["sensor"]["purge_after_days"]["skipped"] == 7
+
+
+def test_run_pods_have_safe_defaults() -> None:
+    launcher = instance()["run_launcher"]["config"]
+    assert launcher["security_context"]["readOnlyRootFilesystem"]
+    assert launcher["resources"]["limits"] == {"memory": "2Gi"}
+    raw = launcher["run_k8s_config"]
+    assert raw["pod_spec_config"]["priorityClassName"] == "open-forge-runs"
+    assert raw["pod_spec_config"]["securityContext"]["runAsNonRoot"]
+    assert raw["job_spec_config"]["ttlSecondsAfterFinished"] == 3600
+
+
+@pytest.mark.parametrize("options", [(), DEV])
+def test_every_pod_is_restricted_and_limited(options: tuple[str, ...]) -> None:
+    for name, pod in pod_specs(platform({}, *options)).items():
+        assert pod["securityContext"]["runAsNonRoot"], name
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        for container in [*pod["containers"], *(pod.get("initContainers") or ())]:
+            assert container["securityContext"]["readOnlyRootFilesystem"], name
+            assert container["securityContext"]["allowPrivilegeEscalation"] is False, name
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}, name
+            assert container["resources"]["limits"]["memory"], name
+            assert not container["image"].endswith((":latest", ":")), name
+
+
+def test_development_servers_are_not_part_of_production() -> None:
+    names = {item["metadata"]["name"] for item in platform()}
+    assert not {name for name in names if name.startswith("dev-")}
+    dev = {item["metadata"]["name"] for item in platform({}, *DEV)}
+    assert {"dev-postgres", "dev-s3", "dev-rates", "dev-seed", "dev-data"} <= dev
+
+
+def test_no_secret_is_written_into_production() -> None:
+    assert [item for item in platform() if item["kind"] == "Secret"] == []
+
+
+def test_the_development_data_can_outlive_its_pod() -> None:
+    persistent = platform({"dev": {"persistence": {"enabled": True}}}, *DEV)
+    (claim,) = one(persistent, "StatefulSet", "dev-postgres")["spec"]["volumeClaimTemplates"]
+    assert claim["spec"]["resources"]["requests"]["storage"] == "10Gi"
+
+
+def test_nothing_may_talk_but_what_is_allowed() -> None:
+    denied = one(platform(), "NetworkPolicy", "default-deny")["spec"]
+    assert denied == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    off = platform({"networkPolicy": {"enabled": False}})
+    assert [item for item in off if item["kind"] == "NetworkPolicy"] == []
+
+
+def test_what_is_optional_is_there_when_it_is_wanted() -> None:
+    assert {"PodDisruptionBudget"} <= {item["kind"] for item in platform()}
+    ingress = {"enabled": True, "dagsterWebserver": {"host": "data.example"}}
+    more = {"dagster": {"ingress": ingress, "dagsterWebserver": {"enableReadOnly": True}}}
+    options = ("--api-versions", "networking.k8s.io/v1/Ingress")
+    found = platform(more, *options)
+    assert one(found, "Ingress")["spec"]["rules"][0]["host"] == "data.example"
+    command = one(found, "Deployment", "forge-dagster-webserver-read-only")["spec"]["template"][
+        "spec"
+    ]["containers"][0]["command"]
+    assert "--read-only" in command[-1]
+
+
+def test_the_webserver_listens_where_its_probes_look() -> None:
+    pod = pod_specs(platform())["forge-dagster-webserver"]["containers"][0]
+    port = pod["ports"][0]["containerPort"]
+    assert port > 1024
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert pod[probe]["httpGet"]["port"] == port
+
+
+def test_values_and_schema_name_the_same() -> None:
+    import json
+
+    values = yaml.safe_load((PLATFORM / "values.yaml").read_text())
+    schema = json.loads((PLATFORM / "values.schema.json").read_text())
+    assert values.keys() == schema["properties"].keys()
+    assert Path(PLATFORM / "values-dev.yaml").exists()
