@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from dagster_client import Dagster
 from installation import Installation
+from kubernetes import config as kubernetes_config
 from on_cluster import Namespace, run
 from running_demo import LOCATIONS
+from toy_location import MakeToy, ToyLocation
 
 from forge_demo.dagster_api import DagsterApi
 
 NAMESPACE = "forge-e2e"
+FIGURES = pytest.StashKey[list[str]]()
 PROGRAMS = ("kubectl", "helm", "docker")
 
 
@@ -37,6 +40,7 @@ def installation() -> Installation:
     if missing or unset:
         pytest.exit(f"A cluster is needed: install {missing}, set {unset}.", returncode=2)
     existing = os.environ.get("FORGE_NAMESPACE")
+    kubernetes_config.load_kube_config()
     namespace = Namespace(existing or NAMESPACE)
     images = f"{os.environ['REGISTRY']}/open-forge"
     if not existing:
@@ -79,3 +83,34 @@ def api(webserver: str) -> Iterator[DagsterApi]:
 def locations() -> list[str]:
     """The code locations of this repository."""
     return LOCATIONS
+
+
+@pytest.fixture(scope="module")
+def make_toy(installation: Installation) -> Iterator[MakeToy]:
+    """Makes a toy location of a name, which is removed when the module's tests are over."""
+    made: list[ToyLocation] = []
+
+    def make(location: str) -> ToyLocation:
+        images = (installation.image("platform"), installation.images)
+        made.append(ToyLocation(location, installation.namespace, *images))
+        return made[-1]
+
+    yield make
+    for toy in made:
+        toy.remove()
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Takes what was measured, to be said at the end of the tests."""
+    return request.config.stash.setdefault(FIGURES, []).append
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Says what was measured."""
+    if figures := config.stash.get(FIGURES, []):
+        terminalreporter.section("measured")
+        for text in figures:
+            terminalreporter.write_line(text)

@@ -8,6 +8,7 @@ load is remembered, and forgetting it costs one reload.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -28,6 +29,13 @@ from forge_platform.registrar.workspace import (
 )
 
 log = logging.getLogger(__name__)
+
+ADDED, REMOVED = 0.5, 2.0
+"""Seconds that a pod's kubelet is given to refresh the workspace file before it is read again.
+
+Reading it too early costs one more reload, or, when a location was removed, 20 s in which the
+webserver tries to reach it.
+"""
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,7 @@ class Registrar:
         self._port = webserver_port
         self._prefix = path_prefix
         self._loaded: dict[Loaded, frozenset[Endpoint]] = {}
+        self._told: dict[str, float] = {}
 
     def step(self) -> bool:
         """Looks once, and does what is due; returns whether everything is as it should be."""
@@ -85,10 +94,12 @@ class Registrar:
         for pod in (*self._cluster.webservers(), *self._cluster.daemons()):
             if pod.workspace != version:
                 self._cluster.tell(pod, version)
+                self._told[pod.process] = time.monotonic()
 
     def _forget_all_but(self, processes: Iterable[str]) -> None:
         kept = set(processes)
         self._loaded = {key: done for key, done in self._loaded.items() if key.process in kept}
+        self._told = {process: at for process, at in self._told.items() if process in kept}
 
     def _update(
         self, pod: ControlPod, workspace: Workspace, servers: Mapping[str, CodeServer]
@@ -96,7 +107,7 @@ class Registrar:
         webserver = Webserver(f"http://{pod.address}:{self._port}{self._prefix}", pod.process)
         try:
             loaded = webserver.locations()
-            if loaded.keys() != workspace.keys():
+            if self._is_readable(pod, loaded, workspace):
                 webserver.reload_workspace()
                 loaded = webserver.locations()
                 log.info(event("reloaded", webserver=pod.name, locations=",".join(loaded)))
@@ -109,6 +120,14 @@ class Registrar:
             log.warning(event("webserver_unavailable", webserver=pod.name, reason=error))
             return False
         return all(current) and loaded.keys() == workspace.keys()
+
+    def _is_readable(self, pod: ControlPod, loaded: Iterable[str], workspace: Workspace) -> bool:
+        """Whether a webserver lacks what its workspace file, as far as one can tell, says."""
+        loaded = set(loaded)
+        if loaded == workspace.keys():
+            return False
+        needed = REMOVED if loaded - workspace.keys() else ADDED
+        return time.monotonic() - self._told.get(pod.process, 0) >= needed
 
     def _update_location(
         self, webserver: Webserver, server: CodeServer, loaded_from: str | None

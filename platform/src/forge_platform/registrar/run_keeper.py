@@ -73,6 +73,7 @@ class RunKeeper:
         self._core = client.CoreV1Api()
         self._batch = client.BatchV1Api()
         self._first_seen: dict[tuple[str, Stage], datetime] = {}
+        self._killed: dict[str, str] = {}
         self._explained: set[str] = set()
 
     def watches(self) -> Sequence[tuple[Callable[..., Any], Mapping[str, str]]]:
@@ -88,10 +89,13 @@ class RunKeeper:
         found = self._objects()
         runs = {record.run_id: record for record in self._runs(found)}
         active = {name: run for name, run in runs.items() if run.status in _STARTED}
+        for run_id, objects in found.items():
+            self._remember(run_id, objects.pods)
         suspects = self._diagnosed(found, active)
         for run_id, diagnosis in suspects.items():
             if self._judge(active[run_id], diagnosis):
-                self._explained |= found.get(run_id, RunObjects()).uids
+                self._explained.add(run_id)
+        self._forget_all_but({*found, *active})
         seen = {(run_id, diagnosis.stage) for run_id, diagnosis in suspects.items()}
         self._first_seen = {key: at for key, at in self._first_seen.items() if key in seen}
         leaving = [
@@ -100,6 +104,10 @@ class RunKeeper:
             if run_id not in active
         ]
         return not suspects and not any(leaving)
+
+    def _forget_all_but(self, run_ids: set[str]) -> None:
+        self._killed = {run: reason for run, reason in self._killed.items() if run in run_ids}
+        self._explained &= run_ids
 
     def _objects(self) -> Mapping[str, RunObjects]:
         found: dict[str, RunObjects] = defaultdict(RunObjects)
@@ -156,8 +164,7 @@ class RunKeeper:
         """Removes the Jobs of a run that ended; returns whether some are still kept."""
         if run is None or run.status not in _ENDED:
             return False
-        for pod in objects.pods:
-            self._explain(run, pod)
+        self._explain(run)
         ended = self._ended_at(run)
         # A pod that never started has nothing to show, and must not start any more.
         if ended and self._now() - ended < self._retention and not _is_pending(objects):
@@ -171,11 +178,16 @@ class RunKeeper:
         record = self._instance.get_run_record_by_id(run.run_id)
         return datetime.fromtimestamp(record.end_time, UTC) if record and record.end_time else None
 
-    def _explain(self, run: dg.DagsterRun, pod: client.V1Pod) -> None:
-        """Says in a failed run's log what Kubernetes did: the run itself may not know."""
-        reason = killed(pod)
-        if reason and run.status == _Status.FAILURE and pod.metadata.uid not in self._explained:
-            self._explained.add(pod.metadata.uid)
+    def _remember(self, run_id: str, pods: Iterable[client.V1Pod]) -> None:
+        """Keeps why a pod is taken away: once the run has failed of it, the pod may be gone."""
+        for reason in filter(None, map(killed, pods)):
+            self._killed.setdefault(run_id, reason)
+
+    def _explain(self, run: dg.DagsterRun) -> None:
+        """Says in a failed run's log what Kubernetes did: the run itself does not know."""
+        reason = self._killed.get(run.run_id)
+        if reason and run.status == _Status.FAILURE and run.run_id not in self._explained:
+            self._explained.add(run.run_id)
             self._instance.report_engine_event(f"Kubernetes ended the run's pod. {reason}", run)
 
     def _delete(self, job: client.V1Job) -> None:

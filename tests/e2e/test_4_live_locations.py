@@ -1,0 +1,149 @@
+"""Code locations come, change and go, and nothing is restarted for it."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from dagster_client import Dagster
+from location_probe import probing
+from on_cluster import Namespace, start_times, wait_until
+from toy_location import MakeToy, ToyLocation
+
+REGISTRAR = "system:serviceaccount:{}:forge-registrar"
+NO_DRAIN = {"FORGE_DRAIN_SECONDS": "0"}
+
+
+@pytest.fixture(scope="module")
+def toy(make_toy: MakeToy) -> ToyLocation:
+    found = make_toy("alpha")
+    for version in ("v1", "v2", "v3", "v4"):
+        found.build(version)
+    return found
+
+
+def seen(ui: Dagster, location: str, version: str) -> bool:
+    return ui.assets(location) == {f"{location}_{version}"}
+
+
+def test_a_location_is_live_within_seconds_of_its_pod_and_gone_with_its_service(
+    namespace: Namespace, ui: Dagster, toy: ToyLocation, figure: Callable[[str], None]
+) -> None:
+    before = start_times(namespace)
+    with probing(ui, namespace.name, "alpha", job="") as probe:
+        toy.deploy("v1")
+        wait_until(lambda: seen(ui, "alpha", "v1"), 60, "alpha in the UI", pause=0.1)
+    seconds = probe.first(probe.loaded, "alpha_v1") - probe.first(probe.ready, "alpha-")
+    figure(f"a new location is visible {seconds:.1f} s after its pod is ready")
+    assert seconds < 3
+    assert not probe.unloaded
+    toy.remove()
+    wait_until(lambda: "alpha" not in ui.locations(), 10, "alpha's removal", pause=0.1)
+    assert start_times(namespace) == before
+
+
+def test_two_releases_at_the_same_instant_are_both_live(
+    namespace: Namespace, ui: Dagster, toy: ToyLocation, make_toy: MakeToy
+) -> None:
+    other = make_toy("beta")
+    other.build("v1")
+    before = start_times(namespace)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda found: found.deploy("v1"), (toy, other)))
+    wait_until(lambda: seen(ui, "alpha", "v1"), 60, "alpha in the UI")
+    wait_until(lambda: seen(ui, "beta", "v1"), 60, "beta in the UI")
+    assert start_times(namespace) == before
+
+
+def test_no_query_finds_a_location_unloaded_while_it_is_upgraded(
+    namespace: Namespace, ui: Dagster, toy: ToyLocation, figure: Callable[[str], None]
+) -> None:
+    toy.deploy("v1", "--wait")
+    wait_until(lambda: seen(ui, "alpha", "v1"), 30, "alpha in the UI")
+    old = {pod["metadata"]["name"] for pod in namespace.get("pod", "deployment=alpha")}
+    with probing(ui, namespace.name, "alpha", "work_job") as probe:
+        toy.deploy("v2", "--wait")
+        wait_until(lambda: seen(ui, "alpha", "v2"), 30, "version v2 in the UI", pause=0.1)
+        # Until the old server is gone, which leaves the Service at once and answers a bit longer.
+        time.sleep(8)
+    ready = next(a.at for a in probe.ready if set(a.text.split()) - old)
+    seconds = probe.first(probe.loaded, "alpha_v2") - ready
+    figure(f"upgraded, visible {seconds:.1f} s after the new pod is ready; {probe.summary()}")
+    assert not probe.unloaded
+    assert not probe.unreachable
+    assert seconds < 3
+    assert probe.loaded[-1].text == "alpha_v2"
+
+
+def test_chart_defaults_for_comparison(
+    namespace: Namespace, ui: Dagster, toy: ToyLocation, figure: Callable[[str], None]
+) -> None:
+    """Without registrar and drain, as the official chart is; only measured."""
+    toy.deploy("v2", "--wait", server={"env": NO_DRAIN})
+    namespace.scale("forge-registrar", 0)
+    try:
+        with probing(ui, namespace.name, "alpha", "work_job") as probe:
+            toy.deploy("v3", "--wait", server={"env": NO_DRAIN})
+            time.sleep(15)
+        figure(f"without registrar and drain: {probe.summary()}; at last {probe.loaded[-1].text}")
+    finally:
+        namespace.scale("forge-registrar", 1)
+    wait_until(lambda: seen(ui, "alpha", "v3"), 30, "version v3 in the UI")
+
+
+def test_what_changes_while_the_registrar_is_away_is_caught_up_with(
+    namespace: Namespace, ui: Dagster, toy: ToyLocation
+) -> None:
+    namespace.scale("forge-registrar", 0)
+    try:
+        toy.deploy("v4", "--wait")
+        namespace.kubectl(
+            "patch", "configmap", "open-forge-workspace", "-p", '{"data": {"workspace.yaml": "no"}}'
+        )
+    finally:
+        namespace.scale("forge-registrar", 1)
+    wait_until(lambda: seen(ui, "alpha", "v4"), 20, "version v4 in the UI")
+    text = namespace.kubectl("get", "configmap", "open-forge-workspace", "-o", "jsonpath={.data}")
+    assert "alpha" in text
+
+
+def test_a_webserver_that_starts_anew_shows_every_location(
+    namespace: Namespace, toy: ToyLocation
+) -> None:
+    toy.deploy("v1", "--wait")
+    namespace.delete_pods("component=dagster-webserver", "--grace-period=1")
+    namespace.kubectl("rollout", "status", "deployment/forge-dagster-webserver")
+    toy.deploy("v2", "--wait")
+    with namespace.forward("service/forge-dagster-webserver", 3000) as url:
+        wait_until(lambda: seen(Dagster(url), "alpha", "v2"), 20, "alpha in the new webserver")
+
+
+@pytest.mark.parametrize(
+    ("verb", "resource", "allowed"),
+    [
+        ("patch", "pods", True),
+        ("delete", "jobs", True),
+        ("update", "configmap/open-forge-workspace", True),
+        ("update", "configmap/dagster-instance", False),
+        ("get", "secrets", False),
+        ("delete", "pods", False),
+        ("create", "pods", False),
+        ("create", "jobs", False),
+        ("patch", "deployments", False),
+        ("delete", "configmap/open-forge-workspace", False),
+    ],
+)
+def test_the_registrar_may_do_what_it_does_and_no_more(
+    namespace: Namespace, verb: str, resource: str, *, allowed: bool
+) -> None:
+    account = REGISTRAR.format(namespace.name)
+    done = subprocess.run(
+        ["kubectl", "-n", namespace.name, "auth", "can-i", verb, resource, "--as", account],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == ("yes" if allowed else "no")

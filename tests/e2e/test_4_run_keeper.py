@@ -1,0 +1,175 @@
+"""Runs whose pods cannot start or do not survive, and what is left of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from dagster_client import Dagster, RunState
+from kubernetes import client
+from on_cluster import Namespace, run, wait_until
+from toy_location import MakeToy, ToyLocation, work
+
+NO_RETRY = {"dagster/max_retries": "0"}
+ONE_RETRY = {"dagster/max_retries": "1"}
+POD = "dagster-k8s/config"
+QUOTA = "e2e-without-pods"
+LIMIT = 30
+"""Seconds in which a run whose pod cannot start is to be failed."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run that cannot start: what is wrong with its pod, and what its log is to say."""
+
+    pod: Mapping[str, Any]
+    reason: str
+
+
+ABSENT_VOLUME = {
+    "pod_spec_config": {"volumes": [{"name": "absent", "secret": {"secret_name": "absent"}}]},
+    "container_config": {"volume_mounts": [{"name": "absent", "mount_path": "/absent"}]},
+}
+CASES = {
+    "an image that is not there": Case(
+        {"container_config": {"image": "localhost/absent:1"}}, "localhost/absent:1"
+    ),
+    "a name that is no image": Case(
+        {"container_config": {"image": "No Image"}}, "InvalidImageName"
+    ),
+    "a secret that is not there": Case(
+        {"container_config": {"env_from": [{"secret_ref": {"name": "absent"}}]}},
+        'CreateContainerConfigError: secret "absent" not found',
+    ),
+    "a volume that is not there": Case(ABSENT_VOLUME, "FailedMount: MountVolume.SetUp failed"),
+    "a quota that is used up": Case(
+        {"pod_spec_config": {"priority_class_name": QUOTA}}, "exceeded quota"
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def toy(make_toy: MakeToy, ui: Dagster) -> ToyLocation:
+    found = make_toy("gamma")
+    found.deploy(found.build("v1"), "--wait")
+    wait_until(lambda: ui.assets("gamma"), 30, "gamma in the UI")
+    return found
+
+
+@pytest.fixture(scope="module")
+def quota(namespace: Namespace) -> Iterator[None]:
+    """No pod of one priority class may be created."""
+    scope = {"scopeName": "PriorityClass", "operator": "In", "values": [QUOTA]}
+    namespace.apply(
+        {
+            "apiVersion": "scheduling.k8s.io/v1",
+            "kind": "PriorityClass",
+            "metadata": {"name": QUOTA},
+            "value": -20,
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "ResourceQuota",
+            "metadata": {"name": QUOTA},
+            "spec": {"hard": {"pods": "0"}, "scopeSelector": {"matchExpressions": [scope]}},
+        },
+    )
+    yield
+    namespace.kubectl("delete", "resourcequota", QUOTA)
+    run("kubectl", "delete", "priorityclass", QUOTA)
+
+
+@pytest.fixture(scope="module")
+def ended(ui: Dagster, toy: ToyLocation, quota: None) -> Mapping[str, RunState]:
+    """All cases at once: most of the time is waiting."""
+    del quota  # it only has to be there
+    launched = {
+        name: ui.launch(toy.location, "work_job", tags={**NO_RETRY, POD: case.pod})
+        for name, case in CASES.items()
+    }
+    return {name: ui.wait_for_end(run_id, 90) for name, run_id in launched.items()}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_run_that_cannot_start_is_failed_with_the_reason(
+    namespace: Namespace, ended: Mapping[str, RunState], name: str, figure: Callable[[str], None]
+) -> None:
+    state = ended[name]
+    created = next(e.at for e in state.events if "job created" in e.message)
+    failed = next(e for e in state.events if e.kind == "RunFailureEvent")
+    figure(f"{name}: failed {failed.at - created:.1f} s after its Job was made")
+    assert state.status == "FAILURE"
+    assert CASES[name].reason in failed.message
+    assert failed.at - created < LIMIT
+    selector = f"dagster/run-id={state.id}"
+    wait_until(lambda: not namespace.get("job,pod", selector), 45, "removal of its Job")
+
+
+def test_a_run_out_of_memory_says_its_limit_and_is_retried(ui: Dagster, toy: ToyLocation) -> None:
+    limits = {"container_config": {"resources": {"limits": {"memory": "300Mi"}}}}
+    run_id = ui.launch(
+        toy.location,
+        "work_job",
+        work(memory_mb=600),
+        {**ONE_RETRY, POD: limits},
+    )
+    state = ui.wait_for_end(run_id)
+    assert "OOMKilled" in state.text
+    assert "300Mi" in state.text
+    wait_until(lambda: len(ui.run(run_id).group) == 2, 60, "the retry")
+    again = next(other for other in ui.run(run_id).group if other != run_id)
+    assert "OOMKilled" in ui.wait_for_end(again).text
+
+
+def test_a_run_that_is_evicted_says_so_and_is_retried(
+    namespace: Namespace, ui: Dagster, toy: ToyLocation
+) -> None:
+    run_id = ui.launch(toy.location, "work_job", work(seconds=20.0), ONE_RETRY)
+    wait_until(lambda: ui.run(run_id).status == "STARTED", 60, "the run's start")
+    (pod,) = namespace.get("pod", f"dagster/run-id={run_id}")
+    eviction = client.V1Eviction(metadata=client.V1ObjectMeta(name=pod["metadata"]["name"]))
+    client.CoreV1Api().create_namespaced_pod_eviction(
+        pod["metadata"]["name"], namespace.name, eviction
+    )
+    state = ui.wait_for_end(run_id)
+    assert state.status == "FAILURE"
+    wait_until(lambda: "EvictionByEvictionAPI" in ui.run(run_id).text, 10, "the reason")
+    wait_until(lambda: len(ui.run(run_id).group) == 2, 60, "the retry")
+    again = next(other for other in ui.run(run_id).group if other != run_id)
+    assert ui.wait_for_end(again).status == "SUCCESS"
+
+
+def test_a_run_that_uses_up_its_disk_says_so(ui: Dagster, toy: ToyLocation) -> None:
+    limits = {"container_config": {"resources": {"limits": {"ephemeral-storage": "20Mi"}}}}
+    tags = {**NO_RETRY, POD: limits}
+    run_id = ui.launch(toy.location, "work_job", work(disk_mb=100, seconds=60.0), tags)
+    state = ui.wait_for_end(run_id)
+    wait_until(lambda: "Evicted" in ui.run(run_id).text, 10, "the reason")
+    assert state.status == "FAILURE"
+
+
+def test_the_job_of_a_run_that_ended_is_removed(
+    namespace: Namespace, ui: Dagster, toy: ToyLocation, figure: Callable[[str], None]
+) -> None:
+    state = ui.wait_for_end(ui.launch(toy.location, "work_job"))
+    begin = time.monotonic()
+    assert state.status == "SUCCESS"
+    selector = f"dagster/run-id={state.id}"
+    wait_until(lambda: not namespace.get("job,pod", selector), 90, "removal of its Job")
+    figure(f"the Job of a run is gone {time.monotonic() - begin:.0f} s after its end")
+    started, done = map(state.seconds_until, ("LogMessageEvent", "RunSuccessEvent"))
+    figure(f"a trivial run: first log line {started:.1f} s after its launch, success {done:.1f} s")
+
+
+def test_a_run_whose_job_is_deleted_is_failed(
+    namespace: Namespace, ui: Dagster, toy: ToyLocation
+) -> None:
+    run_id = ui.launch(toy.location, "work_job", work(seconds=60.0), NO_RETRY)
+    wait_until(lambda: ui.run(run_id).status == "STARTED", 60, "the run's start")
+    (pod,) = namespace.get("pod", f"dagster/run-id={run_id}")
+    name = pod["metadata"]["name"]
+    namespace.kubectl("delete", "pod", name, "--force", "--grace-period=0")
+    assert ui.wait_for_end(run_id, 60).status == "FAILURE"

@@ -1,0 +1,105 @@
+"""What the tests on a cluster do with it: kubectl, helm, docker, and waiting."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*command: str, text: str | None = None, cwd: Path = ROOT) -> str:
+    """Runs a command and returns its output; what it says when it fails is in the error."""
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, cwd=cwd)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def wait_until(reached: Callable[[], object], limit: float, what: str, pause: float = 0.5) -> None:
+    """Waits until a condition holds; one that raises does not hold yet."""
+    end, reason = time.monotonic() + limit, ""
+    while time.monotonic() < end:
+        try:
+            if reached():
+                return
+        except (AssertionError, httpx.HTTPError, KeyError, IndexError) as error:
+            reason = f": {error}"
+        time.sleep(pause)
+    raise AssertionError(f"{what} took more than {limit:.0f} s{reason}")
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """A namespace of the cluster that ``KUBECONFIG`` names."""
+
+    name: str
+
+    def kubectl(self, *arguments: str, text: str | None = None) -> str:
+        """Runs kubectl in the namespace."""
+        return run("kubectl", "-n", self.name, *arguments, text=text)
+
+    def get(self, kind: str, selector: str = "") -> Sequence[Mapping[str, Any]]:
+        """The objects of a kind."""
+        items: Sequence[Mapping[str, Any]] = json.loads(
+            self.kubectl("get", kind, "-l", selector, "-o", "json")
+        )["items"]
+        return items
+
+    def apply(self, *objects: Mapping[str, Any]) -> None:
+        """Creates or changes objects."""
+        self.kubectl("apply", "-f", "-", text="\n---\n".join(map(json.dumps, objects)))
+
+    def delete_pods(self, selector: str, *options: str) -> None:
+        """Deletes pods without waiting until they are gone."""
+        self.kubectl("delete", "pod", "-l", selector, "--wait=false", *options)
+
+    def scale(self, deployment: str, replicas: int) -> None:
+        """Scales a Deployment and waits until it is so."""
+        self.kubectl("scale", f"deployment/{deployment}", f"--replicas={replicas}")
+        self.kubectl("rollout", "status", f"deployment/{deployment}", "--timeout=120s")
+
+    @contextmanager
+    def forward(self, target: str, port: int) -> Iterator[str]:
+        """Forwards a local port to a pod or Service and yields its URL."""
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            local = found.getsockname()[1]
+        command = ["kubectl", "-n", self.name, "port-forward", target, f"{local}:{port}"]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=sys.stderr)
+        try:
+            wait_until(lambda: _listens(local), 20, f"port-forward to {target}", pause=0.1)
+            yield f"http://127.0.0.1:{local}"
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
+
+
+CONTROL_PLANE = (
+    "component in (dagster-webserver,dagster-daemon)",
+    "app.kubernetes.io/component=registrar",
+)
+
+
+def start_times(namespace: Namespace) -> Mapping[str, object]:
+    """When each container of the control plane was started."""
+    return {
+        status["containerID"]: status["state"]
+        for selector in CONTROL_PLANE
+        for pod in namespace.get("pod", selector)
+        for status in pod["status"]["containerStatuses"]
+    }
