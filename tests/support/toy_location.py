@@ -34,7 +34,7 @@ CONFIG = {
 def {location}_{version}(): ...
 
 
-@dg.op(config_schema=CONFIG)
+@dg.op(config_schema=CONFIG, out=dg.Out(dg.Nothing))
 def work(context):
     context.log.info("this is version {version}")
     held = b"x" * (context.op_config["memory_mb"] * 1_000_000)
