@@ -47,9 +47,7 @@ def installation() -> Installation:
         run("kubectl", "delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=180s")
         os.environ["FORGE_NAMESPACE"] = NAMESPACE
         run("make", "up", f"NAMESPACE={NAMESPACE}")
-    (webserver,) = namespace.get("deployment", "component=dagster-webserver")
-    image = str(webserver["spec"]["template"]["spec"]["containers"][0]["image"])
-    return Installation(namespace, images, image.rpartition(":")[2])
+    return Installation(namespace, images)
 
 
 @pytest.fixture(scope="session")

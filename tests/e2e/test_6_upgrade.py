@@ -47,20 +47,17 @@ def other() -> Iterator[Namespace]:
 
 
 def install(charts: Path, installation: Installation, namespace: Namespace) -> None:
-    images = [
-        f"dagster.{part}.image.{name}={value}"
-        for part in PARTS
-        for name, value in (
-            ("repository", f"{installation.images}/platform"),
-            ("tag", installation.tag),
-        )
+    image, demo = installation.platform_image, installation.demo_image
+    given = {**{f"dagster.{part}.image": image for part in PARTS}, "dev.image": demo}
+    options = [
+        f"{key}.repository={value.rpartition(':')[0]},{key}.tag={value.rpartition(':')[2]}"
+        for key, value in given.items()
     ]
-    demo = f"dev.image.repository={installation.images}/demo,dev.image.tag={installation.tag}"
     run(
         *("helm", "upgrade", "--install", "forge", str(charts / "platform")),
         *("--namespace", namespace.name, "--wait", "--timeout", "4m"),
         *("--values", str(charts / "platform/values-dev.yaml")),
-        *("--set", ",".join([*images, demo])),
+        *("--set", ",".join(options)),
     )
 
 
@@ -68,7 +65,7 @@ def test_an_upgrade_keeps_what_runs(
     installation: Installation, previous: Path, other: Namespace
 ) -> None:
     install(previous, installation, other)
-    toy = ToyLocation("toy", other, installation.image("platform"), installation.images)
+    toy = ToyLocation("toy", other, installation.platform_image, installation.images)
     toy.build("v1")
     toy.deploy("v1", "--wait")
     with other.forward("service/forge-dagster-webserver", 3000) as url:

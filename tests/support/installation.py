@@ -17,16 +17,29 @@ class Installation:
 
     Attributes:
         images: registry and prefix of the images.
-        tag: of all of them.
     """
 
     namespace: Namespace
     images: str
-    tag: str
 
-    def image(self, name: str) -> str:
-        """The image that was installed."""
-        return f"{self.images}/{name}:{self.tag}"
+    def image(self, location: str) -> str:
+        """The image that a location is served from."""
+        return self._image(f"component=user-deployments,deployment={location}")
+
+    @property
+    def platform_image(self) -> str:
+        """The image of the control plane."""
+        return self._image("component=dagster-webserver")
+
+    @property
+    def demo_image(self) -> str:
+        """The image with the demo's data."""
+        (rates,) = self.namespace.get("pod", "app.kubernetes.io/component=dev-rates")
+        return str(rates["spec"]["containers"][0]["image"])
+
+    def _image(self, selector: str) -> str:
+        (deployment,) = self.namespace.get("deployment", selector)
+        return str(deployment["spec"]["template"]["spec"]["containers"][0]["image"])
 
     def release(self, location: str, tag: str, folder: Path, **values: object) -> None:
         """Releases an image that is there, with values of its own."""
