@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,15 @@ def test_what_is_optional_is_there_when_it_is_wanted() -> None:
     assert "--read-only" in command[-1]
 
 
+def test_metrics_are_scraped_behind_a_flag() -> None:
+    assert not {"ServiceMonitor"} & {item["kind"] for item in platform()}
+    found = platform({"serviceMonitor": {"enabled": True, "labels": {"team": "ops"}}})
+    monitor = one(found, "ServiceMonitor")
+    assert monitor["metadata"]["labels"]["team"] == "ops"
+    wanted = monitor["spec"]["selector"]["matchLabels"].items()
+    assert wanted <= one(found, "Service", "forge-registrar")["metadata"]["labels"].items()
+
+
 def test_the_webserver_listens_where_its_probes_look() -> None:
     pod = pod_specs(platform())["forge-dagster-webserver"]["containers"][0]
     port = pod["ports"][0]["containerPort"]
@@ -136,8 +146,6 @@ def test_the_webserver_listens_where_its_probes_look() -> None:
 
 
 def test_values_and_schema_name_the_same() -> None:
-    import json
-
     values = yaml.safe_load((PLATFORM / "values.yaml").read_text())
     schema = json.loads((PLATFORM / "values.schema.json").read_text())
     assert values.keys() == schema["properties"].keys()
