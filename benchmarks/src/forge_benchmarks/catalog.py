@@ -1,0 +1,17 @@
+"""All benchmarks by name."""
+
+from __future__ import annotations
+
+from forge_benchmarks import extract, ingest, merge, start
+
+BENCHMARKS = {
+    benchmark.name: benchmark
+    for benchmark in (
+        extract.BENCHMARK,
+        ingest.BENCHMARK,
+        merge.HOT,
+        merge.SPREAD,
+        start.IDLE,
+        start.IMPORTS,
+    )
+}

@@ -1,0 +1,117 @@
+"""What it costs to start, and to find that there is nothing to do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from forge_benchmarks import orders
+from forge_benchmarks.place import ROOT, address, iceberg
+from forge_benchmarks.ways import Benchmark, Role, Watch, Way
+
+Facts = Mapping[str, Any]
+
+
+def imported(module: str) -> Callable[[Watch, Facts], Facts]:
+    """A process that imports a module and ends."""
+
+    def run(watch: Watch, parameters: Facts) -> Facts:
+        del parameters
+        with watch.running():
+            subprocess.run([sys.executable, "-W", "ignore", "-c", f"import {module}"], check=True)  # noqa: S603
+        return {}
+
+    return run
+
+
+def one_query(watch: Watch, parameters: Facts) -> Facts:
+    """A process that imports Dagster, asks the source one question, and ends."""
+    del parameters
+    program = (
+        "import dagster, psycopg2, sys; from forge_benchmarks.place import connect;"
+        "connect().cursor().execute('SELECT 1')"
+    )
+    with watch.running():
+        subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True)  # noqa: S603
+    return {}
+
+
+def nothing_changed(watch: Watch, parameters: Facts) -> Facts:
+    """A run of an asset whose source is as it was: a second one, imports left out."""
+    import dagster as dg
+
+    from forge_platform import (
+        DatabaseResource,
+        ExtractConfig,
+        IcebergIOManager,
+        IcebergResource,
+        TableWrite,
+        extract,
+        table_options,
+    )
+
+    source = orders.source(parameters)
+
+    @dg.asset(metadata=table_options(mode="merge", key=("order_id",), order_by="updated_at"))
+    def raw(
+        config: ExtractConfig, database: DatabaseResource, iceberg: IcebergResource
+    ) -> TableWrite:
+        return extract(database, source, config, iceberg.position("bench.raw"))
+
+    resource = iceberg("idle")
+    resources = {
+        "database": DatabaseResource(**address()),
+        "iceberg": resource,
+        "io_manager": IcebergIOManager(iceberg=resource, namespace="bench"),
+    }
+    dg.materialize([raw], resources=resources)
+    before = _snapshot(resource)
+    opened: list[str] = []
+    sys.addaudithook(lambda name, given: opened.append(str(given[0])) if name == "open" else None)
+    with watch.running():
+        dg.materialize([raw], resources=resources)
+    return {
+        "snapshots": int(_snapshot(resource) != before),
+        "data_files_read": sum(path.endswith(".parquet") for path in opened),
+    }
+
+
+def _snapshot(resource: Any) -> int | None:  # noqa: ANN401
+    table = resource.find("bench.raw")
+    return table.current_snapshot().snapshot_id if table else None
+
+
+def _prepare(parameters: Facts) -> None:
+    ROOT.mkdir(exist_ok=True)
+    orders.prepare(parameters)
+
+
+IMPORTS = Benchmark(
+    "imports",
+    "Load a code location's definitions",
+    [
+        Way("import dagster", Role.FLOOR, imported("dagster")),
+        *(
+            Way(location, Role.OURS, imported(f"{location}.definitions"))
+            for location in ("ingestion", "customers", "orders")
+        ),
+        Way(
+            "dagster, polars and pyiceberg",
+            Role.PEER,
+            imported("dagster, polars, pyiceberg.catalog"),
+        ),
+    ],
+    prepare=lambda _: None,
+    goals={"ingestion": 1.3, "customers": 1.3, "orders": 1.3},
+)
+IDLE = Benchmark(
+    "idle",
+    "An hourly run with nothing changed",
+    [
+        Way("process start and one query", Role.FLOOR, one_query),
+        Way("forge-platform, beyond imports", Role.OURS, nothing_changed),
+    ],
+    prepare=_prepare,
+)
