@@ -15,11 +15,16 @@ ENV UV_PROJECT_ENVIRONMENT=/app/venv UV_PYTHON=/usr/local/bin/python UV_PYTHON_D
     UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1
 WORKDIR /src
 
-# Only what the lock is about: a change of code does not install the dependencies again.
+# Only what the lock is about: neither a change of code nor one of the linter's settings installs
+# the dependencies again.
 FROM ${PYTHON_IMAGE} AS manifests
 COPY . /src
 RUN find /src -type f ! -name pyproject.toml ! -name uv.lock -delete && \
-    find /src -type d -empty -delete
+    find /src -type d -empty -delete && \
+    for file in $(find /src -name pyproject.toml); do \
+      awk '/^\[/ {kept = /^\[(build-system|dependency-groups|project|project\.optional-dependencies|tool\.uv.*)\]$/} kept' \
+        $file > /tmp/kept && mv /tmp/kept $file || exit 1; \
+    done
 
 FROM builder AS dependencies
 COPY --from=manifests /src ./
