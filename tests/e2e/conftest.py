@@ -89,7 +89,7 @@ def make_toy(installation: Installation) -> Iterator[MakeToy]:
     made: list[ToyLocation] = []
 
     def make(location: str) -> ToyLocation:
-        images = (installation.image("platform"), installation.images)
+        images = (installation.platform_image, installation.images)
         made.append(ToyLocation(location, installation.namespace, *images))
         return made[-1]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ NO_RETRY = {"dagster/max_retries": "0"}
 ONE_RETRY = {"dagster/max_retries": "1"}
 POD = "dagster-k8s/config"
 QUOTA = "e2e-without-pods"
+DAEMON_LOOKS = 65
+"""Seconds after which the daemon, which retries runs, knows of a new location."""
 LIMIT = 30
 """Seconds in which a run whose pod cannot start is to be failed."""
 
@@ -57,6 +60,15 @@ def toy(make_toy: MakeToy, ui: Dagster) -> ToyLocation:
     found.deploy(found.build("v1"), "--wait")
     wait_until(lambda: ui.assets("gamma"), 30, "gamma in the UI")
     return found
+
+
+@pytest.fixture(scope="module")
+def known(toy: ToyLocation, namespace: Namespace) -> ToyLocation:
+    """The location, once runs of it are retried."""
+    (service,) = namespace.get("service", f"deployment={toy.location}")
+    created = datetime.fromisoformat(service["metadata"]["creationTimestamp"])
+    time.sleep(max(0, DAEMON_LOOKS - (datetime.now(UTC) - created).total_seconds()))
+    return toy
 
 
 @pytest.fixture(scope="module")
@@ -108,10 +120,10 @@ def test_a_run_that_cannot_start_is_failed_with_the_reason(
     wait_until(lambda: not namespace.get("job,pod", selector), 45, "removal of its Job")
 
 
-def test_a_run_out_of_memory_says_its_limit_and_is_retried(ui: Dagster, toy: ToyLocation) -> None:
+def test_a_run_out_of_memory_says_its_limit_and_is_retried(ui: Dagster, known: ToyLocation) -> None:
     limits = {"container_config": {"resources": {"limits": {"memory": "300Mi"}}}}
     run_id = ui.launch(
-        toy.location,
+        known.location,
         "work_job",
         work(memory_mb=600),
         {**ONE_RETRY, POD: limits},
@@ -125,9 +137,9 @@ def test_a_run_out_of_memory_says_its_limit_and_is_retried(ui: Dagster, toy: Toy
 
 
 def test_a_run_that_is_evicted_says_so_and_is_retried(
-    namespace: Namespace, ui: Dagster, toy: ToyLocation
+    namespace: Namespace, ui: Dagster, known: ToyLocation
 ) -> None:
-    run_id = ui.launch(toy.location, "work_job", work(seconds=20.0), ONE_RETRY)
+    run_id = ui.launch(known.location, "work_job", work(seconds=20.0), ONE_RETRY)
     wait_until(lambda: ui.run(run_id).status == "STARTED", 60, "the run's start")
     (pod,) = namespace.get("pod", f"dagster/run-id={run_id}")
     eviction = client.V1Eviction(metadata=client.V1ObjectMeta(name=pod["metadata"]["name"]))
