@@ -12,14 +12,21 @@ from psycopg2 import sql
 
 _NUMERIC = 1700
 _LARGEST_PRECISION = 38
-_MOMENTS = {1082, 1114, 1184}  # date, timestamp, timestamptz
-# bool, bytea, bigint, smallint, integer, text, real, double precision, varchar, time
-_EXACT = {16, 17, 20, 21, 23, 25, 700, 701, 1043, 1083} | _MOMENTS
+_DATE, _TIME, _TIMESTAMP, _TIMESTAMPTZ = 1082, 1083, 1114, 1184
 
 _DAY = dt.timedelta(days=1)
 _EPOCH = dt.date(1970, 1, 1)
 _DAYS = ((dt.date.min - _EPOCH) // _DAY, (dt.date.max - _EPOCH) // _DAY)
-_MICROSECONDS = (_DAYS[0] * 86_400_000_000, (_DAYS[1] + 1) * 86_400_000_000 - 1)
+_DAY_MICROSECONDS = 86_400_000_000
+_MICROSECONDS = (_DAYS[0] * _DAY_MICROSECONDS, (_DAYS[1] + 1) * _DAY_MICROSECONDS - 1)
+_LIMITS = {
+    _DATE: _DAYS,
+    _TIME: (0, _DAY_MICROSECONDS - 1),
+    _TIMESTAMP: _MICROSECONDS,
+    _TIMESTAMPTZ: _MICROSECONDS,
+}
+# bool, bytea, bigint, smallint, integer, text, real, double precision, varchar
+_EXACT = {16, 17, 20, 21, 23, 25, 700, 701, 1043, *_LIMITS}
 
 
 @dataclass(frozen=True)
@@ -27,9 +34,9 @@ class ResultColumn:
     """A result column: its name, the type's oid, and the modifiers of a numeric.
 
     What Arrow has no exact type for comes as PostgreSQL's text: a numeric without precision
-    would become a double. Two kinds of value have no counterpart and are found in what
-    arrives: a date or time stamp that is infinite or outside of the years 1 to 9999, and the
-    NaN of a numeric, which DuckDB reads as 0.
+    would become a double. Three kinds of value have no counterpart and are found in what
+    arrives: a date or time stamp that is infinite or outside of the years 1 to 9999, the time
+    24:00, and the NaN of a numeric, which DuckDB reads as 0.
     """
 
     name: str
@@ -40,26 +47,24 @@ class ResultColumn:
     @property
     def can_be_inexact(self) -> bool:
         """Whether some value of the column's type has no counterpart."""
-        return self._is_decimal or self.oid in _MOMENTS
+        return self._is_decimal or self.oid in _LIMITS
 
-    def in_source(self) -> sql.Composable:
-        """What PostgreSQL sends."""
-        column = sql.Identifier(self.name)
-        if self._is_decimal or self.oid in _EXACT:
-            return column
-        return sql.SQL("{0}::text AS {0}").format(column)
+    def in_source(self, alias: str) -> sql.Composable:
+        """What PostgreSQL sends, under another name: to DuckDB "Name" and "name" are the same."""
+        exact = self._is_decimal or self.oid in _EXACT
+        select = sql.SQL("{} AS {}" if exact else "{}::text AS {}")
+        return select.format(sql.Identifier(self.name), sql.Identifier(alias))
 
     def problem(self, values: pa.Array[Any]) -> str | None:
         """What is wrong with a batch of values, if anything is."""
-        if self.oid not in _MOMENTS:
+        if self.oid not in _LIMITS:
             return None
-        is_date = pa.types.is_date32(values.type)
-        lowest, highest = _DAYS if is_date else _MICROSECONDS
-        edges = pc.min_max(values.view(pa.int32() if is_date else pa.int64()))
+        lowest, highest = _LIMITS[self.oid]
+        edges = pc.min_max(values.view(pa.int32() if self.oid == _DATE else pa.int64()))
         low, high = edges["min"].as_py(), edges["max"].as_py()
         if low is None or (low >= lowest and high <= highest):
             return None
-        return "infinity, or a year outside of 1 to 9999"
+        return "24:00" if self.oid == _TIME else "infinity, or a year outside of 1 to 9999"
 
     def is_suspect(self, values: pa.Array[Any]) -> bool:
         """Whether a batch of values may hold a NaN."""

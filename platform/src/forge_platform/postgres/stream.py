@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import queue
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
@@ -134,7 +135,7 @@ class Snapshot:
             _begin(engine, self._database, self._connection, snapshot)
             return _Reader(self._database, engine, columns, statement, batch_rows, self._connection)
         except duckdb.Error as error:
-            engine.close()
+            _close(engine)
             raise _failure(str(error), self._database) from error
 
 
@@ -151,10 +152,14 @@ class _Reader:
         quoting: Connection,
     ) -> None:
         source = sql.SQL("SELECT {} FROM ({}) AS rows").format(
-            sql.SQL(", ").join(column.in_source() for column in columns), statement
+            sql.SQL(", ").join(
+                column.in_source(f"c{number}") for number, column in enumerate(columns)
+            ),
+            statement,
         )
         self._database = database
         self._engine = engine
+        self._end = weakref.finalize(self, _close, engine)  # also if nobody reads to the end
         self._columns = [column for column in columns if column.can_be_inexact]
         self._suspects = {
             column.name: column.suspect_query(statement).as_string(quoting)
@@ -163,7 +168,11 @@ class _Reader:
         self._suspected: set[str] = set()
         reading = engine.execute(_QUERY, [source.as_string(quoting)])
         self._batches = reading.to_arrow_reader(batch_rows)
-        self.schema = self._batches.schema
+        self._names = [column.name for column in columns]
+        self.schema = pa.schema(
+            field.with_name(name)
+            for field, name in zip(self._batches.schema, self._names, strict=True)
+        )
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         """Batches, every value of which is what the source holds.
@@ -172,7 +181,8 @@ class _Reader:
             SourceSchemaError: a value has no exact counterpart.
         """
         try:
-            for batch in self._batches:
+            for numbered in self._batches:
+                batch = numbered.rename_columns(self._names)
                 self._check(batch)
                 yield batch
             self._resolve()
@@ -180,10 +190,7 @@ class _Reader:
             raise _failure(str(error), self._database) from error
 
     def close(self) -> None:
-        # A transaction that is left to the destructor ends the process when its session is gone.
-        with suppress(duckdb.Error):
-            self._engine.execute("ROLLBACK")
-        self._engine.close()
+        self._end()
 
     def _check(self, batch: pa.RecordBatch) -> None:
         for column in self._columns:
@@ -300,6 +307,13 @@ def _engine(database: DatabaseResource) -> duckdb.DuckDBPyConnection:
         },
     )
     return engine
+
+
+def _close(engine: duckdb.DuckDBPyConnection) -> None:
+    # A transaction that is left to the destructor ends the process when its session is gone.
+    with suppress(duckdb.Error):
+        engine.execute("ROLLBACK")
+    engine.close()
 
 
 def _extension() -> Path:

@@ -166,6 +166,7 @@ class DatabaseResource(dg.ConfigurableResource["DatabaseResource"]):
             "keepalives_interval": 10,
             "keepalives_count": 3,
             "application_name": name,
+            "client_encoding": "UTF8",  # a database or role may have another one by default
         }
 
     def session(self, statement_timeout: int) -> str:
@@ -179,7 +180,9 @@ class DatabaseResource(dg.ConfigurableResource["DatabaseResource"]):
         """
         return (
             f"SET LOCAL statement_timeout = '{statement_timeout}s'; "
-            "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'"
+            "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; "
+            "SET LOCAL IntervalStyle = 'postgres'; SET LOCAL extra_float_digits = 1; "
+            "SET LOCAL bytea_output = 'hex'"
         )
 
     def connection(self, name: str = _NAME) -> "Connection":
