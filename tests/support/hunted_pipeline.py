@@ -1,0 +1,390 @@
+"""A pipeline in a process of its own, which is killed at any point and started anew."""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import polars as pl
+import pyarrow as pa
+from pyiceberg.catalog.sql import SqlCatalog
+
+from forge_platform import (
+    CareOptions,
+    DatabaseResource,
+    ExtractConfig,
+    FileSchema,
+    IcebergResource,
+    RunModeConfig,
+    S3Resource,
+    SourceTable,
+    TableWrite,
+    TransientError,
+    extract,
+    keys_of,
+    load_files,
+    not_loaded,
+    plan_work,
+    remove_missing_keys,
+)
+from forge_platform.iceberg import write
+from forge_platform.iceberg.maintenance.care import Neighbours, care
+from forge_platform.iceberg.state import INPUT_PREFIX, WATERMARK, WINDOW
+from forge_platform.iceberg.write import TableOptions, WriteRequest, to_reader, write_table
+from forge_platform.testing import ConnectionParameters
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerProcess
+
+    from pyiceberg.table import CommitTableResponse, Table
+
+    from forge_platform.tables import Frame, WriteMode
+
+OVERLAP = dt.timedelta(seconds=2)
+SECONDS_TO_START = 60
+PIECE_ROWS = 10
+
+ORDERS = "space.orders"
+ORDERS_ON_READ = "space.orders_on_read"
+ORDER_LOG = "space.order_log"
+CUSTOMERS = "space.customers"
+TOTALS = "space.order_totals"
+FILE_ROWS = "space.file_rows"
+REJECTED = "space.rejected_rows"
+LEDGER = "space.loaded_files"
+
+_ORDERS = SourceTable(
+    "public",
+    "orders",
+    {
+        "order_id": "bigint",
+        "customer_id": "bigint",
+        "status": "text",
+        "total_amount": "numeric(12,2)",
+        "updated_at": "timestamptz",
+    },
+    overlap=OVERLAP,
+    key=("order_id",),
+)
+_ORDER_VERSIONS = SourceTable("public", "orders", _ORDERS.columns, overlap=OVERLAP, versions="all")
+_CUSTOMERS = SourceTable(
+    "public",
+    "customers",
+    {"customer_id": "bigint", "email": "text", "updated_at": "timestamptz"},
+    overlap=OVERLAP,
+    key=("customer_id",),
+)
+_FILES = FileSchema(columns={"customer_id": "long", "email": "string"}, required=("customer_id",))
+_CARE = CareOptions(min_files=3, keep_days=0, keep_snapshots=5, metadata_versions=3)
+_OPTIONS = {
+    ORDERS: TableOptions(key=("order_id",)),
+    ORDERS_ON_READ: TableOptions(key=("order_id",), on_read=True),
+    ORDER_LOG: TableOptions(key=("order_id", "updated_at")),
+    CUSTOMERS: TableOptions(key=("customer_id",), order_by="updated_at"),
+    TOTALS: TableOptions(key=("customer_id",)),
+    FILE_ROWS: TableOptions(key=("_source_file", "_source_line")),
+    REJECTED: TableOptions(key=("source_file", "source_line")),
+    LEDGER: TableOptions(key=("source_file",)),
+}
+
+# A process that has imported all this is forked for every life of the pipeline.
+_CONTEXT = get_context("forkserver")
+_PRELOADED = [
+    "_pytest.config",
+    "boto3",
+    "duckdb",
+    "forge_platform.comparison.tables",
+    "forge_platform.file_formats",
+    "forge_platform.iceberg.maintenance.care",
+    "forge_platform.iceberg.write",
+    "forge_platform.postgres.stream",
+    "forge_platform.spool",
+    "pyarrow.parquet",
+    "pyiceberg.catalog.sql",
+]
+
+
+@dataclass(frozen=True)
+class Places:
+    """What the pipeline reads and where it writes; the variables are those of its process."""
+
+    source: ConnectionParameters
+    catalog_uri: str
+    warehouse: str
+    landing_uri: str
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    def iceberg(self) -> IcebergResource:
+        """The tables."""
+        return IcebergResource(catalog_uri=self.catalog_uri, warehouse_path=self.warehouse)
+
+
+class Pipeline:
+    """Ingestion of a database and of files, a derived table, and the care of all tables."""
+
+    def __init__(self, places: Places, chance: random.Random) -> None:
+        self._chance = chance
+        self._database = DatabaseResource(**places.source)
+        self._iceberg = places.iceberg()
+        self._landing = S3Resource(uri=places.landing_uri)
+        self.steps: Mapping[str, Callable[[], None]] = {
+            "orders": lambda: self._ingest(ORDERS, _ORDERS),
+            "orders on read": lambda: self._ingest(ORDERS_ON_READ, _ORDERS),
+            "order log": lambda: self._ingest(ORDER_LOG, _ORDER_VERSIONS, "append"),
+            "customers": lambda: self._ingest(CUSTOMERS, _CUSTOMERS),
+            "files": self._load_files,
+            "totals": self._derive_totals,
+            "care": self._care,
+        }
+
+    def settle(self) -> None:
+        """One run of everything, with the search for rows that the source does not have."""
+        for name, step in self.steps.items():
+            if name != "care":
+                step()
+        for table, source in (
+            (ORDERS, _ORDERS),
+            (ORDERS_ON_READ, _ORDERS),
+            (CUSTOMERS, _CUSTOMERS),
+        ):
+            self._ingest(table, source, compare=True)
+        self._derive_totals()
+
+    def _ingest(
+        self, table: str, source: SourceTable, mode: WriteMode = "merge", *, compare: bool = False
+    ) -> None:
+        found = extract(self._database, source, ExtractConfig(), self._iceberg.position(table))
+        if compare or (mode == "merge" and self._chance.random() < 0.2):
+            found = remove_missing_keys(found, self._database, source, self._iceberg, table)
+        self._write(table, found, mode)
+
+    def _load_files(self) -> None:
+        loaded: Mapping[str, str] = {}
+        if self._iceberg.find(LEDGER) is not None:
+            loaded = dict(self._iceberg.view(LEDGER).read(["source_file", "version"]).iter_rows())
+        found = not_loaded(self._landing.list_objects(), loaded)
+        with load_files(self._landing, found, _FILES) as landed:
+            stale = landed.stale_rejected(self._existing(REJECTED))
+            self._write(REJECTED, TableWrite(rows=landed.rejected(), deleted_keys=stale))
+            stale = landed.stale_rows(self._existing(FILE_ROWS))
+            self._write(FILE_ROWS, TableWrite(rows=landed.rows(), deleted_keys=stale))
+            self._write(LEDGER, TableWrite(rows=landed.ledger()))
+
+    def _existing(self, table: str) -> pl.LazyFrame:
+        key = _OPTIONS[table].key
+        if self._iceberg.find(table) is None:
+            return pl.LazyFrame(schema={key[0]: pl.String, key[1]: pl.Int64})
+        return self._iceberg.view(table).scan().select(key)
+
+    def _derive_totals(self) -> None:
+        if self._iceberg.find(ORDERS) is None:
+            return
+        view = self._iceberg.view(ORDERS)
+        keys = keys_of("customer_id")
+        work = plan_work(self._iceberg, TOTALS, [view], RunModeConfig(), keys)
+        totals = (
+            work.rows(view)
+            .group_by("customer_id")
+            .agg(pl.len().cast(pl.Int64).alias("orders"), pl.col("total_amount").sum())
+        )
+        self._write(TOTALS, work.write(totals))
+
+    def _care(self) -> None:
+        name = self._chance.choice(list(_OPTIONS))
+        found = self._iceberg.find(name)
+        if found is None:
+            return
+        with self._iceberg.failures():
+            neighbours = Neighbours.of(self._iceberg.catalog())
+            care(found, name, _CARE, neighbours=neighbours, key=_OPTIONS[name].key)
+
+    def _write(self, table: str, found: TableWrite, mode: WriteMode = "merge") -> None:
+        """What the IO manager does."""
+        if found.rows is None:
+            return
+        position = {WATERMARK: found.watermark, WINDOW: found.window}
+        inputs = {f"{INPUT_PREFIX}{name}": str(id_) for name, id_ in found.inputs.items()}
+        request = WriteRequest(
+            rows=_in_small_batches(found.rows),
+            mode=found.mode or mode,
+            deleted_keys=found.deleted_keys,
+            properties={**{k: v for k, v in position.items() if v is not None}, **inputs},
+        )
+        with self._iceberg.failures():
+            write_table(self._iceberg.catalog(), table, request, _OPTIONS[table])
+
+
+def _in_small_batches(rows: Frame) -> pa.RecordBatchReader:
+    """So that a merge has several pieces."""
+    reader = to_reader(rows)
+    small = (
+        batch.slice(first, PIECE_ROWS)
+        for batch in reader
+        for first in range(0, batch.num_rows, PIECE_ROWS)
+    )
+    return pa.RecordBatchReader.from_batches(reader.schema, small)
+
+
+@dataclass
+class Hunt:
+    """Kills the pipeline again and again.
+
+    Attributes:
+        most_steps: so many of its steps at most come to their end before it is killed,
+        longest_step: as many seconds later at most.
+        killed_in: how often it was killed in which step.
+        commits_hit: how often just before or after the catalog accepted a commit.
+        done: how often each step came to its end.
+        failed: how often each step failed and was left to the next run.
+    """
+
+    places: Places
+    chance: random.Random
+    most_steps: int = 2
+    longest_step: float = 0.6
+    setting: Callable[[random.Random], None] | None = None
+    killed_in: Counter[str] = field(default_factory=Counter)
+    commits_hit: int = 0
+    done: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def kills(self) -> int:
+        """How often it was killed."""
+        return self.killed_in.total()
+
+    def kill_once(self) -> None:
+        """Starts the pipeline, and kills it at a random moment."""
+        receiver, process = _started(_run_until_killed, self.places, self._seed(), self.setting)
+        spared = self.chance.randint(0, self.most_steps)
+        step = self._listen(receiver, SECONDS_TO_START, "start", spared)
+        step = self._listen(receiver, self.chance.uniform(0, self.longest_step), step)
+        died = bool(wait([process.sentinel], 0))
+        process.kill()
+        process.join()
+        step = self._listen(receiver, 0, step)
+        assert process.exitcode == -signal.SIGKILL, f"the pipeline ended by itself in {step}"
+        self.commits_hit += died
+        self.killed_in[step] += 1
+
+    def settle(self) -> None:
+        """Lets it come to rest, in one run that nobody kills."""
+        receiver, process = _started(_settle, self.places, self._seed(), None)
+        assert receiver.recv() is None
+        process.join()
+
+    def report(self) -> str:
+        """What happened, for whoever watches."""
+        return (
+            f"{self.kills} kills, {self.commits_hit} of them at a commit; "
+            f"killed in {dict(self.killed_in)}; done {dict(self.done)}; "
+            f"failed {dict(self.failed)}"
+        )
+
+    def _seed(self) -> int:
+        return self.chance.randrange(1 << 30)
+
+    def _listen(self, receiver: Connection, seconds: float, step: str, steps: int = 1 << 30) -> str:
+        """Hears the pipeline until the time or so many steps are over; the step that it is in."""
+        until = time.monotonic() + seconds
+        while receiver.poll(max(0, until - time.monotonic())):
+            try:
+                kind, name = receiver.recv()
+            except EOFError:
+                break
+            assert kind != "broken", name
+            if kind != "begun":
+                (self.done if kind == "done" else self.failed)[name] += 1
+                steps -= 1
+                continue
+            step = name
+            if steps == 0:
+                break
+        return step
+
+
+def _started(target: Callable[..., None], *arguments: Any) -> tuple[Connection, ForkServerProcess]:
+    _CONTEXT.set_forkserver_preload(_PRELOADED)
+    receiver, sender = _CONTEXT.Pipe(duplex=False)
+    process = _CONTEXT.Process(target=target, args=(*arguments, sender))
+    process.start()
+    sender.close()
+    return receiver, process
+
+
+def _settle(
+    places: Places, seed: int, _: Callable[[random.Random], None] | None, sender: Connection
+) -> None:
+    os.environ.update(places.variables)
+    try:
+        Pipeline(places, random.Random(seed)).settle()
+        sender.send(None)
+    except BaseException as error:
+        sender.send(repr(error))
+        raise
+
+
+def _run_until_killed(
+    places: Places,
+    seed: int,
+    setting: Callable[[random.Random], None] | None,
+    sender: Connection,
+) -> None:
+    os.environ.update(places.variables)
+    chance = random.Random(seed)
+    write.MERGE_ROWS = PIECE_ROWS
+    if chance.random() < 0.25:
+        _die_at_a_commit(chance)
+    pipeline = Pipeline(places, chance)
+    try:
+        for name in _steps(pipeline, chance):
+            if setting is not None:
+                setting(chance)
+            sender.send(("begun", name))
+            sender.send((_outcome(pipeline.steps[name]), name))
+    except BaseException as error:
+        sender.send(("broken", repr(error)))
+        raise
+
+
+def _steps(pipeline: Pipeline, chance: random.Random) -> Iterator[str]:
+    """The steps in their order, for ever, beginning with any."""
+    names = list(pipeline.steps)
+    first = chance.randrange(len(names))
+    yield from itertools.cycle([*names[first:], *names[:first]])
+
+
+def _outcome(step: Callable[[], None]) -> str:
+    try:
+        step()
+    except TransientError:
+        return "failed"
+    return "done"
+
+
+def _die_at_a_commit(chance: random.Random) -> None:
+    """Kills this process at some commit: before the catalog is asked, or when it has accepted."""
+    commit = SqlCatalog.commit_table
+    lives = [chance.randrange(3)]
+
+    def deadly(catalog: SqlCatalog, table: Table, *change: Any) -> CommitTableResponse:
+        lives[0] -= 1
+        if lives[0] < 0 and chance.random() < 0.5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        response = commit(catalog, table, *change)
+        if lives[0] < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return response
+
+    patch.object(SqlCatalog, "commit_table", deadly).start()
