@@ -15,8 +15,10 @@ def main() -> None:
     benchmark, number, parameters = sys.argv[1:]
     way = BENCHMARKS[benchmark].ways[int(number)]
     watch = Watch()
-    way.run(watch, json.loads(parameters))
-    resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    facts = way.run(watch, json.loads(parameters))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    found = {"seconds": watch.seconds, "peak_mb": peak, "facts": facts}
+    sys.stdout.write(f"\n{json.dumps(found)}\n")
 
 
 if __name__ == "__main__":
