@@ -88,18 +88,16 @@ def test_a_workspace_that_somebody_else_wrote_is_written_anew(text: str) -> None
     assert parse(text) == {}
 
 
-def test_a_pod_that_is_leaving_serves_no_more_but_may_still_be_met() -> None:
+def test_a_pod_that_is_leaving_serves_no_more() -> None:
     leaving = endpoint("orders-old-aaaaa", ready=False, terminating=True)
     staying = endpoint("orders-new-bbbbb")
     found = server("orders", leaving, staying)
     assert found.serving == [staying]
-    assert found.answering == {leaving, staying}
     assert not found.is_between_versions
 
 
-def test_a_pod_that_does_not_answer_yet_changes_nothing_for_readers() -> None:
-    starting = endpoint("orders-new-bbbbb", ready=False)
-    assert server("orders", starting).answering == frozenset()
+def test_a_pod_that_does_not_answer_yet_does_not_serve() -> None:
+    assert server("orders", endpoint(ready=False)).serving == []
 
 
 def test_two_pods_are_two_versions_only_when_another_replica_set_made_one() -> None:

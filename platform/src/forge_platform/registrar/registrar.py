@@ -38,12 +38,37 @@ webserver tries to reach it.
 """
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A reload that was done: of which location, in which webserver process."""
+AGAIN = (0.0, 2.0, 10.0)
+"""Seconds after a change of a location's pods at which it is loaded.
 
-    process: str
-    location: str
+At once, so that it is seen; and again, because kube-proxy may still lead a part of the webserver's
+questions to the old pod, which answers them: the new server's id is then beside old definitions.
+"""
+
+
+@dataclass
+class Loading:
+    """What a webserver process was made to load of a location.
+
+    Attributes:
+        serving: the pods that answered for it.
+        since: when they were first seen.
+        times: how often it was loaded from them.
+    """
+
+    serving: frozenset[Endpoint]
+    since: float
+    times: int = 0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is to be loaded now."""
+        return not self.is_over and time.monotonic() - self.since >= AGAIN[self.times]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was loaded often enough."""
+        return self.times == len(AGAIN)
 
 
 class Registrar:
@@ -59,7 +84,7 @@ class Registrar:
         self._cluster = cluster
         self._port = webserver_port
         self._prefix = path_prefix
-        self._loaded: dict[Loaded, frozenset[Endpoint]] = {}
+        self._loaded: dict[tuple[str, str], Loading] = {}
         self._told: dict[str, float] = {}
 
     def step(self) -> bool:
@@ -98,7 +123,7 @@ class Registrar:
 
     def _forget_all_but(self, processes: Iterable[str]) -> None:
         kept = set(processes)
-        self._loaded = {key: done for key, done in self._loaded.items() if key.process in kept}
+        self._loaded = {key: done for key, done in self._loaded.items() if key[0] in kept}
         self._told = {process: at for process, at in self._told.items() if process in kept}
 
     def _update(
@@ -139,16 +164,21 @@ class Registrar:
         ids = {server_id(endpoint.address, server.port) for endpoint in server.serving}
         if not ids or None in ids:
             return not server.serving
-        key = Loaded(webserver.process, server.location)
-        if loaded_from in ids and self._loaded.get(key) == server.answering:
-            return True
+        loading = self._loading(webserver, server)
+        if loaded_from in ids and not loading.is_due:
+            return loading.is_over
         webserver.reload_location(server.location)
         now_from = webserver.locations().get(server.location)
         log.info(event("reloaded", location=server.location, server=now_from))
-        if now_from not in ids:
-            return False
-        self._loaded[key] = server.answering
-        return True
+        if now_from in ids:
+            loading.times = min(loading.times + 1, len(AGAIN))
+        return loading.is_over
+
+    def _loading(self, webserver: Webserver, server: CodeServer) -> Loading:
+        key, serving = (webserver.process, server.location), frozenset(server.serving)
+        if key not in self._loaded or self._loaded[key].serving != serving:
+            self._loaded[key] = Loading(serving, time.monotonic())
+        return self._loaded[key]
 
 
 def _answers(server: CodeServer) -> bool:

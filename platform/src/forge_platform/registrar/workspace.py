@@ -49,11 +49,6 @@ class CodeServer:
         return [found for found in self.endpoints if found.ready and not found.terminating]
 
     @property
-    def answering(self) -> frozenset[Endpoint]:
-        """The pods that a reader can still meet: those that serve, and those that are leaving."""
-        return frozenset(found for found in self.endpoints if found.ready or found.terminating)
-
-    @property
     def is_between_versions(self) -> bool:
         """Whether two versions answer, so that a reader may get a bit of each."""
         return len({endpoint.replica_set for endpoint in self.serving}) > 1
