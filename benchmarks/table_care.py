@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -138,15 +138,22 @@ def _care(catalog: Catalog) -> dict[str, int | float]:
 
 def _figures(catalog: Catalog, folder: Path) -> tuple[dict[str, Any], object]:
     """Sizes and times, and the result of the query that reads everything."""
-    files = [path for path in (folder / "tables").rglob("*") if path.is_file()]
+    files = list(_file_sizes(folder / "tables"))
     results = {name: _best(partial(query, catalog)) for name, query in QUERIES.items()}
     sizes = {
         "files_on_disk": len(files),
-        "megabytes_on_disk": round(sum(path.stat().st_size for path in files) / 1e6, 1),
+        "megabytes_on_disk": round(sum(files) / 1e6, 1),
     }
     return {**sizes, **{name: seconds for name, (seconds, _) in results.items()}}, results[
         "all_rows_by_status_seconds"
     ][1]
+
+
+def _file_sizes(folder: Path) -> Iterator[int]:
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # pyiceberg removes old metadata in the background
+            if path.is_file():
+                yield path.stat().st_size
 
 
 def _view(catalog: Catalog) -> IcebergView:
