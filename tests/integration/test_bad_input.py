@@ -335,10 +335,7 @@ def test_every_asset_is_retried_by_that_policy() -> None:
         asset
         for module in definitions
         for asset in module.defs.assets or ()
-        if isinstance(asset, dg.AssetsDefinition)
-        and asset.is_executable
-        # Care that failed is done the next night.
-        and set(asset.group_names_by_key.values()) != {"table_care"}
+        if isinstance(asset, dg.AssetsDefinition) and asset.is_executable
     ]
     assert {asset.op.retry_policy for asset in assets} == {RETRY_TRANSIENT}
 

@@ -14,6 +14,7 @@ from forge_platform.contracts import CONTRACTS, TableContract
 from forge_platform.deletes import DeletesConfig, remove_marked, remove_missing_keys
 from forge_platform.environment import Environment, check_variables, current_environment
 from forge_platform.errors import (
+    RETRY_TRANSIENT,
     ApiResponseError,
     AuthenticationFailed,
     CommitConflict,
@@ -32,7 +33,6 @@ from forge_platform.incremental import RunMode, RunModeConfig, Work, keys_of, pl
 from forge_platform.io_manager import IcebergIOManager, table_options
 from forge_platform.landing import FileSchema, load_files, not_loaded
 from forge_platform.location import (
-    RETRY_TRANSIENT,
     api_resource,
     build_definitions,
     database_resource,

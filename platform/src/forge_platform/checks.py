@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from forge_platform.contracts import TableContract
+from forge_platform.errors import RETRY_TRANSIENT
 from forge_platform.resources.iceberg import IcebergResource
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def contract_check(contract: TableContract) -> dg.AssetChecksDefinition:
         asset=contract.asset_key,
         name="contract",
         blocking=True,
+        retry_policy=RETRY_TRANSIENT,
         description=f"{contract.identifier} keeps what it promises to other code locations.",
     )
     def check(
@@ -101,7 +103,12 @@ def row_check(
         wrong: selects the rows that break it.
     """
 
-    @dg.asset_check(asset=table.rpartition(".")[2], name=name, description=description)
+    @dg.asset_check(
+        asset=table.rpartition(".")[2],
+        name=name,
+        description=description,
+        retry_policy=RETRY_TRANSIENT,
+    )
     def check(iceberg: IcebergResource) -> dg.AssetCheckResult:
         import polars as pl
 

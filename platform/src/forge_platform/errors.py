@@ -63,3 +63,9 @@ class CommitConflict(TransientError):
 
 class StorageFull(TransientError):
     """No room is left where files are written; nothing was committed."""
+
+
+RETRY_TRANSIENT = dg.RetryPolicy(
+    max_retries=3, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
+)
+"""Retries what may pass by itself; permanent errors forbid retries by their type."""

@@ -31,11 +31,6 @@ from forge_platform.resources.from_environment import FromEnvironment
 from forge_platform.resources.iceberg import IcebergResource
 from forge_platform.resources.object_store import S3Resource
 
-RETRY_TRANSIENT = dg.RetryPolicy(
-    max_retries=3, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
-)
-"""Retries what may pass by itself; permanent errors forbid retries by their type."""
-
 
 def build_definitions(  # noqa: PLR0913 - the sections of a table of contents
     location: str,

@@ -8,7 +8,7 @@ import dagster as dg
 
 from forge_platform.automation import location_tags
 from forge_platform.environment import current_environment
-from forge_platform.errors import ConfigurationError
+from forge_platform.errors import RETRY_TRANSIENT, ConfigurationError
 from forge_platform.io_manager import KEY, WRITE_MODE
 from forge_platform.metadata import DOCUMENTATION, documentation
 from forge_platform.resources.iceberg import IcebergResource
@@ -17,8 +17,6 @@ CARE = "forge/care"
 GROUP = "table_care"
 JOB = "table_care"
 SCHEDULE = "table_care_schedule"
-
-_RETRIES = dg.RetryPolicy(max_retries=2, delay=60, backoff=dg.Backoff.EXPONENTIAL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +107,7 @@ def _care_of(location: str, spec: dg.AssetSpec) -> dg.AssetsDefinition:
         kinds={"iceberg"},
         metadata={**asdict(options), DOCUMENTATION: documentation("table-care.md")},
         description=f"Keeps the table {table} small and quick to read; its rows stay as they are.",
-        retry_policy=_RETRIES,
+        retry_policy=RETRY_TRANSIENT,
     )
     def care_asset(iceberg: IcebergResource) -> dg.MaterializeResult[None]:
         from forge_platform.iceberg.maintenance.care import Neighbours, care

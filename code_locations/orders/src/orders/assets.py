@@ -2,7 +2,6 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -20,9 +19,6 @@ from forge_platform import (
     snapshots,
     table_options,
 )
-
-if TYPE_CHECKING:
-    import polars as pl
 
 FIRST_DAY = "2024-01-01"
 daily_partitions = dg.DailyPartitionsDefinition(start_date=FIRST_DAY)
@@ -45,9 +41,11 @@ def enriched_orders(
 
     The rate is that of the order's day, or the newest of the 7 days before.
     """
+    import polars as pl
+
     from orders import transforms
 
-    def affected(changes: Sequence[Changes]) -> "pl.DataFrame":
+    def affected(changes: Sequence[Changes]) -> pl.DataFrame:
         known = raw_orders.read(["order_id", "customer_id", "currency", "order_date"])
         return transforms.affected_orders(known, *changes)
 
