@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import pytest
+from nessie import Nessie, running_nessie, skip_without_nessie
 
 from forge_platform.testing import ConnectionParameters, EmbeddedPostgres, S3Server
 
@@ -47,6 +48,15 @@ def new_database(postgres: EmbeddedPostgres) -> Iterator[ConnectionParameters]:
 def s3_server() -> Iterator[S3Server]:
     """One S3 endpoint for all tests of the session."""
     with S3Server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def nessie(s3_server: S3Server, server_folder: Path) -> Iterator[Nessie]:
+    """One Iceberg REST catalog for all tests of the session."""
+    skip_without_nessie()
+    warehouse = f"{s3_server.create_bucket('nessie')}/tables"
+    with running_nessie(warehouse, s3_server.environment, server_folder) as server:
         yield server
 
 

@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 
 OVERLAP = dt.timedelta(seconds=2)
 SECONDS_TO_START = 60
-PIECE_ROWS = 10
+PIECE_ROWS = 100
 
 ORDERS = "space.orders"
 ORDERS_ON_READ = "space.orders_on_read"
@@ -331,7 +332,7 @@ def _settle(
         Pipeline(places, random.Random(seed)).settle()
         sender.send(None)
     except BaseException as error:
-        sender.send(repr(error))
+        sender.send("".join(traceback.format_exception(error)))
         raise
 
 
@@ -354,7 +355,7 @@ def _run_until_killed(
             sender.send(("begun", name))
             sender.send((_outcome(pipeline.steps[name]), name))
     except BaseException as error:
-        sender.send(("broken", repr(error)))
+        sender.send(("broken", "".join(traceback.format_exception(error))))
         raise
 
 

@@ -75,7 +75,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Says nothing."""
 
     def _serve(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self._body()
         fault = self.server.fault()
         if fault == "slow":
             time.sleep(0.5)
@@ -100,6 +100,16 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_header(name, value)
         self._end(length, content)
         return None
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        chunks = []
+        while size := int(self.rfile.readline().partition(b";")[0], 16):
+            chunks.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(chunks)
 
     def _fail(self, status: int) -> None:
         self.send_response_only(status)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,11 @@ from forge_platform.errors import (
     ConfigurationError,
     ForgeError,
     SourceUnavailable,
+    StorageFull,
 )
+
+# Besides "no space left": a quota, and a limit on the size of one file.
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 # By name: which of these libraries is installed depends on the catalog.
 _AWAY = {
@@ -77,6 +82,11 @@ def _of_catalog(error: Exception, catalog: str) -> ForgeError | None:
 
 def _of_store(error: Exception, warehouse: str) -> ForgeError | None:
     said = _said(error)
+    if isinstance(error, OSError) and error.errno in FULL:
+        return StorageFull(
+            f"No room is left at {warehouse}: the table is as it was. Free space or enlarge the "
+            "volume; the run can then be retried."
+        )
     found = _S3.search(said) if isinstance(error, OSError) else None
     if found is None:
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import uuid
 from collections.abc import Iterable, Iterator
@@ -25,6 +24,7 @@ from pyiceberg.typedef import Record
 
 from forge_platform.errors import ConfigurationError, StorageFull
 from forge_platform.iceberg.encodings import choose_encodings
+from forge_platform.iceberg.failures import FULL
 
 if TYPE_CHECKING:
     from pyiceberg.io import FileIO
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
 TARGET_FILE_BYTES = 128 * 1024 * 1024
 ROW_GROUP_ROWS = 256 * 1024
-
-# Besides "no space left": a quota, and a limit on the size of one file.
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +100,7 @@ def storage_errors(location: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in FULL:
             raise
         raise StorageFull(
             f"No room is left at {location}: nothing was committed and the table is as it was. "
