@@ -7,6 +7,7 @@ import itertools
 import os
 import random
 import signal
+import tempfile
 import time
 import traceback
 from collections import Counter
@@ -345,6 +346,7 @@ def _run_until_killed(
     os.environ.update(places.variables)
     chance = random.Random(seed)
     write.MERGE_ROWS = PIECE_ROWS
+    tempfile.gettempdir()  # it is looked for once, by writing there
     if chance.random() < 0.25:
         _die_at_a_commit(chance)
     pipeline = Pipeline(places, chance)

@@ -50,7 +50,10 @@ def write_stream(table: Table, batches: Iterable[pa.RecordBatch]) -> list[DataFi
         StorageFull: no room is left; what was written has been removed.
     """
     if table.spec().fields:
-        return write_frame(table, pl.DataFrame(pl.from_arrow(pa.Table.from_batches(batches))))
+        collected = list(batches)
+        if not collected:
+            return []
+        return write_frame(table, pl.DataFrame(pl.from_arrow(pa.Table.from_batches(collected))))
     written: list[DataFile] = []
     with removed_on_failure(table.io, written):
         source = _row_groups(table, batches)

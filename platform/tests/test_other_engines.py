@@ -1,0 +1,129 @@
+"""What another engine reads of the tables: DuckDB's own Iceberg reader, on the metadata file."""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
+from importlib.util import find_spec
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+from pyiceberg.catalog import Catalog
+
+from forge_platform.iceberg.catalog import open_catalog
+from forge_platform.iceberg.maintenance.compaction import Compaction, compact
+from forge_platform.iceberg.pruning import Scope
+from forge_platform.iceberg.view import IcebergView, current_snapshot_id
+from forge_platform.iceberg.write import TableOptions, WriteRequest, write_table
+
+TABLE = "space.things"
+START = dt.date(2024, 1, 1)
+PLAIN = TableOptions(key=("id",), order_by="at")
+DAILY = replace(PLAIN, partition_by="day", granularity="day")
+MONTHLY = replace(PLAIN, partition_by="day", granularity="month")
+BY_VALUE = replace(PLAIN, partition_by="name")
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    return open_catalog(f"sqlite:///{tmp_path}/catalog.db", f"file://{tmp_path}/tables", {})
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect(config={"autoinstall_known_extensions": False}) as connection:
+        for name in ("avro", "iceberg"):
+            spec = find_spec(f"duckdb_extension_{name}")
+            assert spec is not None
+            [folder] = spec.submodule_search_locations or []
+            version = Path(folder) / "extensions" / f"v{duckdb.__version__}"
+            connection.load_extension(str(version / f"{name}.duckdb_extension"))
+        connection.execute("SET TimeZone = 'UTC'")
+        yield connection
+
+
+def batch(chance: random.Random, step: int, size: int) -> pl.DataFrame:
+    ids = chance.sample(range(1000), size)
+    return pl.DataFrame(
+        {
+            "id": ids,
+            "at": [dt.datetime(2024, 1, 1, step, tzinfo=dt.UTC)] * size,
+            "day": [START + dt.timedelta(days=number % 40) for number in ids],
+            "name": [chance.choice(("a", "b", None)) for _ in ids],
+            "price": [Decimal(chance.randrange(10**6)) / 100 for _ in ids],
+        },
+        schema_overrides={"price": pl.Decimal(12, 2), "at": pl.Datetime("us", "UTC")},
+    )
+
+
+def ours(catalog: Catalog, snapshot_id: int | None = None) -> pl.DataFrame:
+    table = catalog.load_table(TABLE)
+    return IcebergView(table, TABLE, snapshot_id or current_snapshot_id(table)).read().sort("id")
+
+
+def theirs(
+    engine: duckdb.DuckDBPyConnection, catalog: Catalog, snapshot_id: int | None = None
+) -> pl.DataFrame:
+    location = catalog.load_table(TABLE).metadata_location.removeprefix("file://")
+    current = snapshot_id or current_snapshot_id(catalog.load_table(TABLE))
+    query = "SELECT * FROM iceberg_scan(?, snapshot_from_id => ?) ORDER BY id"
+    found = engine.execute(query, [location, current])
+    return pl.DataFrame(pl.from_arrow(found.to_arrow_table()))
+
+
+@pytest.mark.parametrize("on_read", [False, True], ids=["copy on write", "merge on read"])
+@pytest.mark.parametrize(
+    "options", [PLAIN, DAILY, MONTHLY, BY_VALUE], ids=["plain", "daily", "monthly", "by value"]
+)
+def test_duckdb_reads_the_same_rows(
+    catalog: Catalog, engine: duckdb.DuckDBPyConnection, options: TableOptions, *, on_read: bool
+) -> None:
+    chance = random.Random(11)
+    written = replace(options, on_read=on_read)
+    snapshots = []
+    for step, size in enumerate((600, 40, 5, 80)):
+        deleted = pl.DataFrame({"id": chance.sample(range(1000), 20)})
+        request = WriteRequest(
+            rows=batch(chance, step, size), mode="merge", deleted_keys=deleted if step else None
+        )
+        snapshots.append(write_table(catalog, TABLE, request, written).snapshot_id)
+        assert_frame_equal(theirs(engine, catalog), ours(catalog), check_dtypes=False)
+    assert has_deletes(catalog) == on_read
+    for snapshot in snapshots:
+        assert_frame_equal(
+            theirs(engine, catalog, snapshot), ours(catalog, snapshot), check_dtypes=False
+        )
+    before = ours(catalog)
+    compact(
+        catalog.load_table(TABLE),
+        Compaction(small_bytes=10**6, group_bytes=10**7, min_files=2, deleted_fraction=0),
+    )
+    assert_frame_equal(theirs(engine, catalog), before, check_dtypes=False)
+
+
+def test_duckdb_reads_added_columns_and_replaced_partitions(
+    catalog: Catalog, engine: duckdb.DuckDBPyConnection
+) -> None:
+    chance = random.Random(3)
+    rows = batch(chance, 0, 500)
+    write_table(catalog, TABLE, WriteRequest(rows=rows, mode="merge"), DAILY)
+    window = tuple(dt.datetime(2024, 1, day, tzinfo=dt.UTC) for day in (3, 5))
+    scope = Scope("day", (window[0], window[1]))
+    wider = rows.filter(scope.predicate()).head(5).with_columns(extra=pl.lit("new"))
+    write_table(catalog, TABLE, WriteRequest(rows=wider, mode="append", scope=scope), DAILY)
+    found = theirs(engine, catalog)
+    assert found["extra"].drop_nulls().len() == 5
+    assert_frame_equal(found, ours(catalog), check_dtypes=False)
+
+
+def has_deletes(catalog: Catalog) -> bool:
+    snapshot = catalog.load_table(TABLE).current_snapshot()
+    assert snapshot is not None
+    assert snapshot.summary is not None
+    return int(snapshot.summary["total-delete-files"] or 0) > 0
