@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from pyiceberg.exceptions import CommitFailedException, ValidationException
 
 from forge_platform.errors import CommitConflict, StorageFull
-from forge_platform.iceberg.snapshot import SnapshotOfFiles
+from forge_platform.iceberg.snapshot import QuickTransaction, SnapshotOfFiles
 from forge_platform.iceberg.state import (
     COMMIT_ID,
     DATA_VERSION,
@@ -142,7 +142,7 @@ def _commit_once(table: Table, plan: Plan, properties: Mapping[str, str]) -> Non
     changed = bool(plan.added or plan.removed) and not plan.same_rows
     version = {DATA_VERSION: commit_id} if changed else {}
     try:
-        with storage_errors(table.location()), table.transaction() as transaction:
+        with storage_errors(table.location()), QuickTransaction(table) as transaction:
             given = {**properties, **version, COMMIT_ID: commit_id}
             snapshot = SnapshotOfFiles(transaction, table.io, given)
             for file in plan.removed:

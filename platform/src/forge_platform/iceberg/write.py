@@ -168,7 +168,11 @@ def open_table(
     _create_namespace(catalog, identifier.rpartition(".")[0])
     try:
         # A blind retry inside pyiceberg would move a merge onto a snapshot it never saw.
-        properties = {"commit.retry.num-retries": "0", "write.parquet.compression-codec": "zstd"}
+        properties = {
+            "commit.retry.num-retries": "0",
+            "write.parquet.compression-codec": "zstd",
+            "write.metadata.delete-after-commit.enabled": "true",
+        }
         creation = catalog.create_table_transaction(identifier, schema, properties=properties)
         if options.partition_by is not None:
             transform = _TRANSFORMS[options.granularity]
