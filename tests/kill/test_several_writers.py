@@ -1,0 +1,152 @@
+"""Several processes write one table at once: every commit is kept, none is lost or doubled."""
+
+from __future__ import annotations
+
+import datetime as dt
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from forge_platform.iceberg.catalog import open_catalog
+from forge_platform.iceberg.maintenance.compaction import Compaction, compact
+from forge_platform.iceberg.pruning import Scope
+from forge_platform.iceberg.state import WATERMARK, state
+from forge_platform.iceberg.view import IcebergView, current_snapshot_id
+from forge_platform.iceberg.write import TableOptions, WriteRequest, write_table
+
+TABLE = "space.things"
+KEYED = TableOptions(key=("id",), order_by="version")
+DAILY = TableOptions(key=("id",), order_by="version", partition_by="day", granularity="day")
+FIRST_DAY = dt.date(2024, 1, 1)
+WRITERS = 4
+COMPACTION = Compaction(small_bytes=10**7, group_bytes=10**8, min_files=2, deleted_fraction=0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    return str(tmp_path)
+
+
+@pytest.fixture(params=[False, True], ids=["copy on write", "merge on read"])
+def on_read(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+def things(ids: list[int], version: int, day: int = 0) -> pl.DataFrame:
+    return pl.DataFrame(
+        {"id": ids, "version": version, "day": FIRST_DAY + dt.timedelta(days=day)},
+        schema={"id": pl.Int64, "version": pl.Int64, "day": pl.Date},
+    )
+
+
+def write(folder: str, request: WriteRequest, options: TableOptions) -> None:
+    catalog = open_catalog(f"sqlite:///{folder}/catalog.db", f"file://{folder}/tables", {})
+    write_table(catalog, TABLE, request, options)
+
+
+def rows(folder: str) -> pl.DataFrame:
+    catalog = open_catalog(f"sqlite:///{folder}/catalog.db", f"file://{folder}/tables", {})
+    table = catalog.load_table(TABLE)
+    return IcebergView(table, TABLE, current_snapshot_id(table)).read().sort("id")
+
+
+def merge_overlapping(folder: str, writer: int, *, on_read: bool) -> None:
+    """Rows that all writers have, in versions that grow with the writer, and rows of its own."""
+    for step in range(5):
+        version = step * WRITERS + writer
+        own = range(1000 * (writer + 1), 1000 * (writer + 1) + step + 1)
+        merged = pl.concat([things(list(range(200)), version), things(list(own), version)])
+        options = replace(KEYED, on_read=on_read)
+        properties = {WATERMARK: str(version)}
+        write(folder, WriteRequest(rows=merged, mode="merge", properties=properties), options)
+
+
+def compact_again_and_again(folder: str, times: int) -> None:
+    catalog = open_catalog(f"sqlite:///{folder}/catalog.db", f"file://{folder}/tables", {})
+    for _ in range(times):
+        compact(catalog.load_table(TABLE), COMPACTION)
+
+
+def processes() -> ProcessPoolExecutor:
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["polars", "forge_platform.iceberg.write"])
+    return ProcessPoolExecutor(WRITERS, mp_context=context)
+
+
+def test_overlapping_merges_of_several_processes(folder: str, *, on_read: bool) -> None:
+    write(folder, WriteRequest(rows=things(list(range(200)), -1), mode="merge"), KEYED)
+    with processes() as pool:
+        writers = [
+            pool.submit(merge_overlapping, folder, n, on_read=on_read) for n in range(WRITERS)
+        ]
+        writers.append(pool.submit(compact_again_and_again, folder, 5))
+        for writer in writers:
+            writer.result()
+    shared = things(list(range(200)), 4 * WRITERS + WRITERS - 1)
+    own = [
+        things(list(range(1000 * n, 1000 * n + 5)), 0).select("id") for n in range(1, WRITERS + 1)
+    ]
+    found = rows(folder)
+    assert_frame_equal(found.head(200), shared)
+    assert_frame_equal(found.tail(-200).select("id"), pl.concat(own))
+    catalog = open_catalog(f"sqlite:///{folder}/catalog.db", f"file://{folder}/tables", {})
+    assert state(catalog.load_table(TABLE))[WATERMARK] in {
+        str(4 * WRITERS + n) for n in range(WRITERS)
+    }
+
+
+def run_partitions(folder: str, days: range, version: int, *, on_read: bool) -> None:
+    options = replace(DAILY, on_read=on_read)
+    for day in days:
+        start = dt.datetime.combine(FIRST_DAY, dt.time(), dt.UTC) + dt.timedelta(days=day)
+        scope = Scope("day", (start, start + dt.timedelta(days=1)))
+        ids = list(range(day * 10, day * 10 + 10 - version))  # a later run has fewer rows
+        request = WriteRequest(rows=things(ids, version, day), mode="append", scope=scope)
+        write(folder, request, options)
+
+
+def merge_rows(folder: str, days: range, *, on_read: bool) -> None:
+    options = replace(DAILY, on_read=on_read)
+    for day in days:
+        request = WriteRequest(rows=things([day * 10 + 100_000], 9, day), mode="merge")
+        write(folder, request, options)
+
+
+def test_a_partition_run_again_and_a_merge_at_once(folder: str, *, on_read: bool) -> None:
+    run_partitions(folder, range(10), 0, on_read=on_read)
+    with processes() as pool:
+        runs = [
+            pool.submit(run_partitions, folder, range(5), 1, on_read=on_read),
+            pool.submit(run_partitions, folder, range(5, 10), 1, on_read=on_read),
+            pool.submit(merge_rows, folder, range(20, 26), on_read=on_read),
+            pool.submit(compact_again_and_again, folder, 3),
+        ]
+        for running in runs:
+            running.result()
+    expected = [
+        *(things(list(range(day * 10, day * 10 + 9)), 1, day) for day in range(10)),
+        *(things([day * 10 + 100_000], 9, day) for day in range(20, 26)),
+    ]
+    assert_frame_equal(rows(folder), pl.concat(expected))
+
+
+def test_a_backfill_of_400_days_in_parallel(folder: str) -> None:
+    """As a backfill does it: ranges of partitions, each by a writer of its own."""
+    run_partitions(folder, range(1), 0, on_read=False)
+
+    def run_range(first: int) -> None:
+        days = range(first, first + 10)
+        start = dt.datetime.combine(FIRST_DAY, dt.time(), dt.UTC) + dt.timedelta(days=first)
+        scope = Scope("day", (start, start + dt.timedelta(days=10)))
+        frame = pl.concat([things([day * 10, day * 10 + 1], 0, day) for day in days])
+        write(folder, WriteRequest(rows=frame, mode="append", scope=scope), DAILY)
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        list(pool.map(run_range, range(0, 400, 10)))
+    expected = [things([day * 10, day * 10 + 1], 0, day) for day in range(400)]
+    assert_frame_equal(rows(folder), pl.concat(expected))
