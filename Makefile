@@ -69,7 +69,7 @@ release-%: setup helm-dependencies require-registry
 	@echo "$* is served from $(PREFIX)/$*:$(TAG)"
 
 e2e: setup helm-dependencies require-registry ## Prove it all on the cluster, from nothing; ARGS="-k name" for some
-	@$(BIN)/pytest tests/e2e $(ARGS)
+	@$(BIN)/pytest tests/helm tests/e2e $(ARGS)
 
 PREFIX = $(REGISTRY)/open-forge
 # Helm 4 has a new name for it.
