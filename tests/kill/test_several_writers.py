@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -136,17 +137,18 @@ def test_a_partition_run_again_and_a_merge_at_once(folder: str, *, on_read: bool
 
 
 def test_a_backfill_of_400_days_in_parallel(folder: str) -> None:
-    """As a backfill does it: ranges of partitions, each by a writer of its own."""
+    """Ranges of days, each in a run of its own; ``FORGE_BACKFILL_RUNS=400`` is one for each day."""
     run_partitions(folder, range(1), 0, on_read=False)
+    size = 400 // int(os.environ.get("FORGE_BACKFILL_RUNS", "40"))
 
     def run_range(first: int) -> None:
-        days = range(first, first + 10)
+        days = range(first, first + size)
         start = dt.datetime.combine(FIRST_DAY, dt.time(), dt.UTC) + dt.timedelta(days=first)
-        scope = Scope("day", (start, start + dt.timedelta(days=10)))
+        scope = Scope("day", (start, start + dt.timedelta(days=size)))
         frame = pl.concat([things([day * 10, day * 10 + 1], 0, day) for day in days])
         write(folder, WriteRequest(rows=frame, mode="append", scope=scope), DAILY)
 
     with ThreadPoolExecutor(WRITERS) as pool:
-        list(pool.map(run_range, range(0, 400, 10)))
+        list(pool.map(run_range, range(0, 400, size)))
     expected = [things([day * 10, day * 10 + 1], 0, day) for day in range(400)]
     assert_frame_equal(rows(folder), pl.concat(expected))

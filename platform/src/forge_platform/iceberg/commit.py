@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile
     from pyiceberg.table import Table
 
-ATTEMPTS = 20
+ATTEMPTS = 100  # of four writers that never pause, one loses three times out of four
 LONGEST_WAIT_SECONDS = 5.0
 
 logger = logging.getLogger(__name__)
