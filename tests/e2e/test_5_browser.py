@@ -25,7 +25,7 @@ def browser(webserver: str) -> Iterator[DagsterUi]:
 def test_the_code_locations_are_loaded(browser: DagsterUi, locations: Sequence[str]) -> None:
     browser.open("/deployment/locations")
     for location in locations:
-        browser.search(rf"\n{location}\n(\d+\n)*(.*\n)?Loaded\n")
+        browser.search(rf"\n{location}\n(image: .*\n)?(\d+\n)*Loaded\n")
 
 
 def test_the_lineage_shows_every_asset(browser: DagsterUi, locations: Sequence[str]) -> None:
