@@ -294,7 +294,7 @@ def _engine(database: DatabaseResource) -> duckdb.DuckDBPyConnection:
         },
     )
     engine.load_extension(str(_extension()))
-    engine.execute("SET TimeZone = 'UTC'")
+    engine.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
     engine.execute(
         "CREATE SECRET source (TYPE postgres, HOST $host, PORT $port, USER $user, "
         "PASSWORD $password, DATABASE $database)",
