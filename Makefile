@@ -97,7 +97,7 @@ require-registry:
 
 ##@ Develop
 
-.PHONY: setup test check lint types format bench
+.PHONY: setup test kill check lint types format bench
 setup: $(UV) ## Install the locked environment into .venv; gets uv when it is missing
 	@$(UV) sync --quiet --frozen --all-packages
 
@@ -108,6 +108,9 @@ ifeq ($(strip $(ARGS)),)
 else
 	@$(BIN)/pytest $(ARGS)
 endif
+
+kill: setup ## Kill what moves the rows, again and again, and compare; FORGE_KILLS=200
+	@$(BIN)/pytest tests/kill $(ARGS)
 
 bench: setup ## Measure beside floors and peers; ARGS="--ours extract", ARGS=--help
 	@cd benchmarks && $(abspath $(UV)) run --quiet --frozen python -W ignore -m forge_benchmarks $(ARGS)

@@ -88,7 +88,7 @@ WHERE (customer_id, order_date, quantity, total_amount) IS DISTINCT FROM (id, da
 @pytest.fixture(scope="module")
 def cursor(postgres: EmbeddedPostgres) -> Iterator[psycopg2.extensions.cursor]:
     """The loaded source, and beside it the lines of the file as they are."""
-    parameters = postgres.create_database("demo_source")
+    parameters = postgres.create_database("source_as_loaded")
     assert source.load(parameters)
     with closing(psycopg2.connect(**parameters)) as connection, connection.cursor() as cursor:
         cursor.execute(CDNOW)
@@ -102,7 +102,7 @@ def cursor(postgres: EmbeddedPostgres) -> Iterator[psycopg2.extensions.cursor]:
             " ORDER BY customer_id, updated_at DESC"
         )
         yield cursor
-    postgres.drop_database("demo_source")
+    postgres.drop_database("source_as_loaded")
 
 
 def value(cursor: psycopg2.extensions.cursor, query: str) -> object:
@@ -141,7 +141,7 @@ def test_loading_again_changes_nothing(
     cursor: psycopg2.extensions.cursor, postgres: EmbeddedPostgres
 ) -> None:
     cursor.connection.commit()
-    assert not source.load(postgres.connection("demo_source"))
+    assert not source.load(postgres.connection("source_as_loaded"))
     assert value(cursor, "SELECT count(*) FROM orders") == 69_659
 
 

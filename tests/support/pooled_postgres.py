@@ -97,7 +97,7 @@ def wait_until_replayed(server: EmbeddedPostgres, standby: EmbeddedPostgres) -> 
     """Until the standby has what the server has now."""
     with closing(psycopg2.connect(**server.connection())) as here:
         cursor = here.cursor()
-        cursor.execute("SELECT pg_current_wal_lsn()")
+        cursor.execute("SELECT pg_current_wal_insert_lsn()")
         [(position,)] = cursor.fetchall()
     deadline = time.monotonic() + _START_SECONDS
     with closing(psycopg2.connect(**standby.connection())) as there:
