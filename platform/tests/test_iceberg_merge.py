@@ -203,6 +203,48 @@ def test_a_new_column_is_added_and_old_rows_have_null(
 
 
 @pytest.mark.parametrize(
+    ("narrow", "wide", "values"),
+    [
+        (pl.Int32(), pl.Int64(), (7, 2**40)),
+        (pl.Float32(), pl.Float64(), (0.5, 0.1)),
+        (pl.Decimal(5, 2), pl.Decimal(12, 2), (Decimal("1.50"), Decimal("1234567890.12"))),
+    ],
+)
+def test_a_type_is_widened_and_old_rows_stay(
+    catalog: Catalog,
+    keyed: TableOptions,
+    narrow: pl.DataType,
+    wide: pl.DataType,
+    values: tuple[object, object],
+) -> None:
+    def row(key: int, minute: int, value: object, dtype: pl.DataType) -> pl.DataFrame:
+        return things((key, minute, "a")).with_columns(size=pl.lit(value, dtype))
+
+    for rows_ in (row(1, 0, values[0], narrow), row(2, 0, values[0], narrow)):
+        write_table(catalog, TABLE, WriteRequest(rows=rows_, mode="merge"), keyed)
+    fixed = replace(keyed, fixed_schema=True)
+    request = WriteRequest(rows=row(2, 1, values[1], wide), mode="merge")
+    with pytest.raises(SchemaMismatch, match="size is"):
+        write_table(catalog, TABLE, request, fixed)
+    write_table(catalog, TABLE, request, keyed)
+    narrower = WriteRequest(rows=row(3, 0, values[0], narrow), mode="merge")
+    write_table(catalog, TABLE, narrower, keyed)
+    assert rows(catalog)["size"].to_list() == [values[0], values[1], values[0]]
+
+
+def test_a_fixed_schema_takes_no_new_column(catalog: Catalog, keyed: TableOptions) -> None:
+    write_table(catalog, TABLE, WriteRequest(rows=things((1, 0, "a")), mode="merge"), keyed)
+    wider = things((1, 0, "a")).with_columns(extra=pl.lit(7))
+    with pytest.raises(SchemaMismatch, match="extra is new"):
+        write_table(
+            catalog,
+            TABLE,
+            WriteRequest(rows=wider, mode="merge"),
+            replace(keyed, fixed_schema=True),
+        )
+
+
+@pytest.mark.parametrize(
     ("changed", "problem"),
     [
         (things((1, 0, "a")).drop("name"), "name is missing"),

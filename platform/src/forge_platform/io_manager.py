@@ -22,6 +22,7 @@ ORDER_BY = "forge/order_by"
 PARTITION_BY = "forge/partition_by"
 WRITE_MODE = "forge/write_mode"
 MERGE_ON_READ = "forge/merge_on_read"
+FIXED_SCHEMA = "forge/fixed_schema"
 
 _MODES = ("append", "overwrite", "merge")
 
@@ -33,6 +34,7 @@ def table_options(
     order_by: str | None = None,
     partition_by: str | None = None,
     merge_on_read: bool = False,
+    fixed_schema: bool = False,
 ) -> dict[str, Any]:
     """Asset metadata that says how the asset's table is written.
 
@@ -45,6 +47,7 @@ def table_options(
         merge_on_read: a merge writes which rows are gone and leaves the files that hold them to
             readers and to compaction: for a large table of which every run changes a little
             everywhere.
+        fixed_schema: a new column or a wider type in the rows is refused instead of applied.
     """
     options = {
         WRITE_MODE: mode,
@@ -52,6 +55,7 @@ def table_options(
         ORDER_BY: order_by,
         PARTITION_BY: partition_by,
         MERGE_ON_READ: merge_on_read,
+        FIXED_SCHEMA: fixed_schema,
     }
     return {name: value for name, value in options.items() if value}
 
@@ -156,6 +160,7 @@ def _options(context: dg.OutputContext) -> "TableOptions":
         partition_by=metadata.get(PARTITION_BY),
         granularity=_granularity(context),
         on_read=bool(metadata.get(MERGE_ON_READ)),
+        fixed_schema=bool(metadata.get(FIXED_SCHEMA)),
     )
 
 

@@ -73,14 +73,15 @@ def table_schema(table: Table) -> pa.Schema:
     return storable(table.schema().as_arrow())
 
 
-def reconcile(table: Table, incoming: pa.Schema) -> None:
-    """Adds the columns that the table lacks; refuses any other difference.
+def reconcile(table: Table, incoming: pa.Schema, *, fixed: bool = False) -> None:
+    """Adds the columns that the table lacks, and widens types; refuses any other difference.
 
     When another writer changed the schema first, the difference is worked out again.
 
     Args:
         table: the table, refreshed in place when columns are added.
         incoming: storable schema of the rows about to be written.
+        fixed: whether every difference is refused.
 
     Raises:
         SchemaMismatch: a column is gone or has another type; the text shows both schemas.
@@ -88,7 +89,7 @@ def reconcile(table: Table, incoming: pa.Schema) -> None:
     """
     for _ in range(ATTEMPTS):
         try:
-            return _reconcile_once(table, incoming)
+            return _reconcile_once(table, incoming, fixed=fixed)
         except CommitFailedException:
             table.refresh()
     raise CommitConflict(
@@ -97,22 +98,29 @@ def reconcile(table: Table, incoming: pa.Schema) -> None:
     )
 
 
-def _reconcile_once(table: Table, incoming: pa.Schema) -> None:
+def _reconcile_once(table: Table, incoming: pa.Schema, *, fixed: bool) -> None:
     current = table_schema(table)
-    problems = [
-        *(f"{name} is missing" for name in current.names if name not in incoming.names),
-        *(
-            f"{field.name} is {field.type}, the table has {current.field(field.name).type}"
-            for field in incoming
-            if field.name in current.names and not fits(field.type, current.field(field.name).type)
-        ),
-    ]
-    if problems:
-        raise SchemaMismatch(_both(table, current, incoming, problems))
+    shared = [field for field in incoming if field.name in current.names]
     added = [field for field in incoming if field.name not in current.names]
-    if added:
+    other = [field for field in shared if not fits(field.type, current.field(field.name).type)]
+    wider = [field for field in other if fits(current.field(field.name).type, field.type)]
+    refused = [*other, *added] if fixed else [field for field in other if field not in wider]
+    if problems := [
+        *(f"{name} is missing" for name in current.names if name not in incoming.names),
+        *(_difference(field, current) for field in refused),
+    ]:
+        raise SchemaMismatch(_both(table, current, incoming, problems))
+    if added or wider:
+        changed = {field.name: field for field in wider}
+        columns = [changed.get(field.name, field) for field in current]
         with table.update_schema() as update:
-            update.union_by_name(pa.schema([*current, *added]))
+            update.union_by_name(pa.schema([*columns, *added]))
+
+
+def _difference(field: pa.Field[pa.DataType], current: pa.Schema) -> str:
+    if field.name not in current.names:
+        return f"{field.name} is new, and the table's schema is fixed"
+    return f"{field.name} is {field.type}, the table has {current.field(field.name).type}"
 
 
 def fits(source: pa.DataType, target: pa.DataType) -> bool:
@@ -133,8 +141,9 @@ def _both(table: Table, current: pa.Schema, incoming: pa.Schema, problems: Itera
     return (
         f"The rows do not fit the table {name}: {listing}.\n"
         f"Table:\n{_lines(current)}\nRows:\n{_lines(incoming)}\n"
-        "New columns are added by themselves. For any other change, rename the column in the "
-        "asset, or change the table's schema on purpose and run the asset in full."
+        "New columns are added and types widened by themselves, unless the asset's schema is "
+        "fixed. For any other change, rename the column in the asset, or change the table's "
+        "schema on purpose and run the asset in full."
     )
 
 

@@ -68,6 +68,7 @@ class TableOptions:
         granularity: hour, day, month or value of the partition column.
         on_read: whether a merge writes which rows are gone, and leaves the files that hold them
             to readers and compaction; else it writes these files anew.
+        fixed_schema: whether no column is added and no type widened.
     """
 
     key: tuple[str, ...] = ()
@@ -75,6 +76,7 @@ class TableOptions:
     partition_by: str | None = None
     granularity: Granularity = "value"
     on_read: bool = False
+    fixed_schema: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +130,7 @@ def _write(
     options: TableOptions,
 ) -> CommitResult:
     table = open_table(catalog, identifier, storable(batches.schema), options)
-    reconcile(table, storable(batches.schema))
+    reconcile(table, storable(batches.schema), fixed=options.fixed_schema)
     if request.mode == "merge" and not options.key and request.deleted_keys is None:
         raise ConfigurationError(
             f"{identifier} is written with mode merge but names no key: "
