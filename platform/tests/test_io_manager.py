@@ -232,6 +232,32 @@ def test_derived_table_follows_only_the_changes(iceberg: IcebergResource) -> Non
     assert sorted(iceberg.view("space.derived").read()["id"]) == [4]
 
 
+def test_a_run_can_be_repeated_on_the_snapshots_that_it_read(iceberg: IcebergResource) -> None:
+    rows = ROWS
+    seen: list[int] = []
+
+    @dg.asset(metadata=table_options(mode="overwrite", key=("id",)))
+    def base() -> pl.DataFrame:
+        return rows
+
+    @dg.asset
+    def reader(base: TableView) -> None:
+        seen.append(base.read().height)
+
+    everything = resources(iceberg)
+    first = run([base, reader], everything)
+    loaded = metadata(first, "base")["snapshot_id"]
+    rows = ROWS.head(1)
+    run([base, reader], everything)
+    tags = {"forge/snapshot/space.base": loaded}
+    run([base, reader], everything, selection=[reader], tags=tags)
+    assert seen == [3, 1, 3]
+    for wrong, message in (("12345", "no snapshot 12345"), ("yesterday", "use the snapshot_id")):
+        tags = {"forge/snapshot/space.base": wrong}
+        with pytest.raises(dg.Failure, match=message):
+            run([base, reader], everything, selection=[reader], tags=tags)
+
+
 def test_a_table_that_does_not_exist_yet_says_what_to_run(iceberg: IcebergResource) -> None:
     with pytest.raises(dg.Failure, match="materialise the asset things first"):
         iceberg.view("space.things")

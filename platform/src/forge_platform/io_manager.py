@@ -23,6 +23,8 @@ PARTITION_BY = "forge/partition_by"
 WRITE_MODE = "forge/write_mode"
 MERGE_ON_READ = "forge/merge_on_read"
 FIXED_SCHEMA = "forge/fixed_schema"
+PINNED_SNAPSHOT = "forge/snapshot/"
+"""Beginning of run tags that pin upstream tables: ``forge/snapshot/<namespace>.<asset>``."""
 
 _MODES = ("append", "overwrite", "merge")
 
@@ -100,7 +102,8 @@ class IcebergIOManager(dg.ConfigurableIOManager):
         """Reads an upstream table in the type that the asset's parameter is annotated with."""
         from forge_platform.iceberg.read import load
 
-        view = self.iceberg.view(self._table(context))
+        table = self._table(context)
+        view = self.iceberg.view(table, _pinned(context, table))
         context.log.debug("reading %s at snapshot %s", view.identifier, view.snapshot_id)
         context.add_input_metadata({"snapshot_id": str(view.snapshot_id)})
         with self.iceberg.failures():
@@ -190,6 +193,17 @@ def _scope(context: dg.OutputContext | dg.InputContext, column: str | None) -> "
         window = context.asset_partitions_time_window
         return Scope(column, window=(window.start, window.end))
     return Scope(column, values=tuple(context.asset_partition_keys))
+
+
+def _pinned(context: dg.InputContext, table: str) -> int | None:
+    """The snapshot at which the run is to read a table, if it says so."""
+    pinned = context.step_context.dagster_run.tags.get(f"{PINNED_SNAPSHOT}{table}")
+    if pinned is not None and not pinned.isdecimal():
+        raise ConfigurationError(
+            f"The run tag {PINNED_SNAPSHOT}{table} is {pinned!r}: use the snapshot_id that the "
+            "run which is repeated has in its metadata."
+        )
+    return int(pinned) if pinned else None
 
 
 def _input_scope(context: dg.InputContext) -> "Scope | None":

@@ -76,7 +76,8 @@ class IcebergResource(dg.ConfigurableResource["IcebergResource"]):
         """The table pinned at a snapshot, the current one unless another is asked for.
 
         Raises:
-            PermanentError: the table does not exist yet; the text says what to run first.
+            PermanentError: the table does not exist yet, or has no such snapshot; the text says
+                what to do.
         """
         from forge_platform.iceberg.view import IcebergView, current_snapshot_id
 
@@ -85,6 +86,11 @@ class IcebergResource(dg.ConfigurableResource["IcebergResource"]):
             raise PermanentError(
                 f"The table {self.identifier(table)} does not exist yet: "
                 f"materialise the asset {table.rpartition('.')[2]} first."
+            )
+        if snapshot_id is not None and found.snapshot_by_id(snapshot_id) is None:
+            raise PermanentError(
+                f"The table {self.identifier(table)} has no snapshot {snapshot_id}, or none any "
+                "more: choose one that it has, or keep snapshots for longer."
             )
         return IcebergView(found, table, snapshot_id or current_snapshot_id(found))
 
