@@ -33,9 +33,16 @@ NOT_BY_HAND = {AUTOMATION, "dagster/sensor_name", "dagster/schedule_name", "dags
 
 
 def nodes(demo: RunningDemo) -> Mapping[str, Mapping[str, Any]]:
-    """What the webserver said of the assets after the first runs, by name."""
+    """What the webserver said of the assets after the first runs, by name.
+
+    The care of tables is left out: it is for the night.
+    """
     found = demo.first_look["assetNodes"]
-    return {node["assetKey"]["path"][-1]: node for node in found if node["isMaterializable"]}
+    return {
+        node["assetKey"]["path"][-1]: node
+        for node in found
+        if node["isMaterializable"] and node["groupName"] != "table_care"
+    }
 
 
 def report(demo: RunningDemo) -> Mapping[str, Mapping[str, str]]:

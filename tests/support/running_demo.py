@@ -35,6 +35,7 @@ _FIRST_LOOK = """
   assetNodes {
     assetKey { path }
     isMaterializable
+    groupName
     repository { location { name } }
     partitionStats { numPartitions numMaterialized }
     assetMaterializations(limit: 1) { timestamp }
