@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+from cluster_tables import opened_catalog
 from dagster_client import Dagster
 from installation import Installation
 from on_cluster import Namespace, wait_until
@@ -84,29 +82,11 @@ def _run_id(job: Mapping[str, Any]) -> str:
     return str(job["metadata"]["labels"]["dagster/run-id"])
 
 
-def secret(namespace: Namespace, name: str) -> dict[str, str]:
-    found = json.loads(namespace.kubectl("get", "secret", name, "-o", "json"))["data"]
-    return {key: base64.b64decode(value).decode() for key, value in found.items()}
-
-
 @pytest.fixture(scope="module")
 def catalog(namespace: Namespace) -> Iterator[Catalog]:
     """The tables on the cluster, as somebody opens them who has the variables and pyiceberg."""
-    data, s3 = secret(namespace, "dev-data"), secret(namespace, "dev-s3")
-    with ExitStack() as stack:
-        database = stack.enter_context(namespace.forward("service/dev-postgres", 5432))
-        store = stack.enter_context(namespace.forward("service/dev-s3", 7070))
-        uri = data["ICEBERG_CATALOG_URI"].replace("dev-postgres:5432", database.split("//")[1])
-        yield load_catalog(
-            uri=uri.replace("postgresql", "postgresql+psycopg2", 1),
-            warehouse=data["ICEBERG_WAREHOUSE"],
-            **{
-                "s3.endpoint": store,
-                "s3.region": s3["AWS_REGION"],
-                "s3.access-key-id": s3["AWS_ACCESS_KEY_ID"],
-                "s3.secret-access-key": s3["AWS_SECRET_ACCESS_KEY"],
-            },
-        )
+    with opened_catalog(namespace) as catalog:
+        yield catalog
 
 
 @pytest.fixture(scope="module")

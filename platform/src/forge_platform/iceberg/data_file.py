@@ -69,10 +69,11 @@ class DataFileReader:
     def rows_that(self, other: FileScanTask, columns: Sequence[str]) -> pl.DataFrame:
         """The rows that are deleted in another snapshot of the same file, and here are not."""
         gone = np.setdiff1d(DataFileReader(self.table, other).deleted, self.deleted)
-        positions = pl.Series(gone)
         parts = [
-            pl.DataFrame(pl.from_arrow(group))[_within(gone, first, group.num_rows) - first]
-            for first, group in self.groups(columns, touching=positions)
+            pl.DataFrame(pl.from_arrow(group))[
+                pl.Series(gone[inside(gone, first, group.num_rows)] - first)
+            ]
+            for first, group in self.groups(columns, touching=pl.Series(gone))
         ]
         return pl.concat(parts)
 
@@ -86,8 +87,11 @@ class DataFileReader:
             yield file
 
 
-def _within(positions: Positions, first: int, rows: int) -> Positions:
-    return positions[(positions >= first) & (positions < first + rows)]
+def inside(
+    positions: np.ndarray[Any, np.dtype[Any]], first: int, rows: int
+) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which positions are those of so many rows from the first on."""
+    return (positions >= first) & (positions < first + rows)
 
 
 def _names(found: pa.Schema, wanted: pa.Schema) -> list[str | None]:

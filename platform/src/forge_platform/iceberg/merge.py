@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -14,6 +14,7 @@ from pyiceberg.io.pyarrow import schema_to_pyarrow
 from forge_platform.concurrency import concurrently
 from forge_platform.errors import PermanentError
 from forge_platform.iceberg.commit import Plan
+from forge_platform.iceberg.data_file import inside
 from forge_platform.iceberg.matching import (
     NEW,
     ROW,
@@ -176,22 +177,16 @@ class _Change:
         dropped = np.concatenate([outdated, match.reader.deleted]).astype(np.int64)
         for position, group in match.reader.groups(self.incoming.columns):
             chosen = np.arange(group.num_rows)
-            here = _inside(places, position, group.num_rows)
+            here = inside(places, position, group.num_rows)
             chosen[places[here] - position] = group.num_rows + np.flatnonzero(here)
             chosen = np.delete(
-                chosen, dropped[_inside(dropped, position, group.num_rows)] - position
+                chosen, dropped[inside(dropped, position, group.num_rows)] - position
             )
             yield pa.concat_tables([group, new]).take(pa.array(chosen, pa.int64()))
 
     def _rows(self, numbers: pl.Series) -> pa.Table:
         schema = schema_to_pyarrow(self.table.schema(), include_field_ids=True)
         return self.incoming[numbers].select(schema.names).to_arrow().cast(schema)
-
-
-def _inside(
-    positions: np.ndarray[Any, np.dtype[Any]], first: int, rows: int
-) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    return (positions >= first) & (positions < first + rows)
 
 
 def _as_keys(
