@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -246,7 +246,7 @@ class Hunt:
         most_steps: so many of its steps at most come to their end before it is killed,
         longest_step: as many seconds later at most.
         killed_in: how often it was killed in which step.
-        commits_hit: how often just before or after the catalog accepted a commit.
+        at_commits: how often it died just before or after the catalog accepted a commit.
         done: how often each step came to its end.
         failed: how often each step failed and was left to the next run.
     """
@@ -257,7 +257,7 @@ class Hunt:
     longest_step: float = 0.6
     setting: Callable[[random.Random], None] | None = None
     killed_in: Counter[str] = field(default_factory=Counter)
-    commits_hit: int = 0
+    at_commits: Counter[str] = field(default_factory=Counter)
     done: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
 
@@ -272,12 +272,10 @@ class Hunt:
         spared = self.chance.randint(0, self.most_steps)
         step = self._listen(receiver, SECONDS_TO_START, "start", spared)
         step = self._listen(receiver, self.chance.uniform(0, self.longest_step), step)
-        died = bool(wait([process.sentinel], 0))
         process.kill()
         process.join()
         step = self._listen(receiver, 0, step)
         assert process.exitcode == -signal.SIGKILL, f"the pipeline ended by itself in {step}"
-        self.commits_hit += died
         self.killed_in[step] += 1
 
     def settle(self) -> None:
@@ -289,7 +287,7 @@ class Hunt:
     def report(self) -> str:
         """What happened, for whoever watches."""
         return (
-            f"{self.kills} kills, {self.commits_hit} of them at a commit; "
+            f"{self.kills} kills, at commits {dict(self.at_commits)}; "
             f"killed in {dict(self.killed_in)}; done {dict(self.done)}; "
             f"failed {dict(self.failed)}"
         )
@@ -306,6 +304,9 @@ class Hunt:
             except EOFError:
                 break
             assert kind != "broken", name
+            if kind == "dies":
+                self.at_commits[name] += 1
+                continue
             if kind != "begun":
                 (self.done if kind == "done" else self.failed)[name] += 1
                 steps -= 1
@@ -348,7 +349,7 @@ def _run_until_killed(
     write.MERGE_ROWS = PIECE_ROWS
     tempfile.gettempdir()  # it is looked for once, by writing there
     if chance.random() < 0.25:
-        _die_at_a_commit(chance)
+        _die_at_a_commit(chance, sender)
     pipeline = Pipeline(places, chance)
     try:
         for name in _steps(pipeline, chance):
@@ -376,18 +377,22 @@ def _outcome(step: Callable[[], None]) -> str:
     return "done"
 
 
-def _die_at_a_commit(chance: random.Random) -> None:
+def _die_at_a_commit(chance: random.Random, sender: Connection) -> None:
     """Kills this process at some commit: before the catalog is asked, or when it has accepted."""
     commit = SqlCatalog.commit_table
     lives = [chance.randrange(3)]
 
+    def die(moment: str) -> None:
+        sender.send(("dies", moment))
+        os.kill(os.getpid(), signal.SIGKILL)
+
     def deadly(catalog: SqlCatalog, table: Table, *change: Any) -> CommitTableResponse:
         lives[0] -= 1
         if lives[0] < 0 and chance.random() < 0.5:
-            os.kill(os.getpid(), signal.SIGKILL)
+            die("before")
         response = commit(catalog, table, *change)
         if lives[0] < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            die("after")
         return response
 
     patch.object(SqlCatalog, "commit_table", deadly).start()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
 import platform
 import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from forge_benchmarks.catalog import BENCHMARKS
 from forge_benchmarks.place import ROOT, postgres
 from forge_benchmarks.ways import Benchmark, Role, Way
 
+# What a user of the platform has: pyarrow imports pandas where a peer has brought it.
+_PLATFORM_PYTHON = ROOT.parent / ".venv" / "bin" / "python"
 _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "extract": {"rows": 5_000_000},
     "ingest": {"rows": 5_000_000},
@@ -62,7 +66,7 @@ def main() -> int:
     options = _parser().parse_args()
     names = options.benchmark or list(BENCHMARKS)
     console = Console()
-    results: list[dict[str, Any]] = []
+    report = Report(options.json, options.rounds)
     missed: list[str] = []
     with postgres():
         for name in names:
@@ -70,28 +74,37 @@ def main() -> int:
             wanted = _SCALES.get(name, []) if options.scale else [_DEFAULTS[name]]
             for parameters in wanted:
                 ways = _ways(benchmark, options)
-                measured = _measure(benchmark, ways, parameters, options.rounds, console)
+                measured, failed = _measure(benchmark, ways, parameters, options.rounds, console)
+                missed += failed
                 missed += _judged(
                     benchmark, measured, parameters, console, strict=not options.scale
                 )
-                results.append(
-                    {
-                        "benchmark": name,
-                        "parameters": parameters,
-                        "ways": [asdict(each) for each in measured],
-                    }
-                )
-    about = {
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "rounds": options.rounds,
-    }
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps({**about, "results": results}, indent=2) + "\n")
+                report.add(name, parameters, measured)
     console.print(f"Written to {options.json}.")
     for line in missed:
         console.print(f"[red]{line}")
     return int(bool(missed))
+
+
+@dataclass
+class Report:
+    """What was measured so far, as JSON: nothing is lost when a later benchmark fails."""
+
+    path: Path
+    rounds: int
+    results: list[Mapping[str, Any]] = field(default_factory=list)
+
+    def add(self, name: str, parameters: Mapping[str, Any], measured: Sequence[Measured]) -> None:
+        """Writes the file anew, with one benchmark more."""
+        ways = [asdict(each) for each in measured]
+        self.results.append({"benchmark": name, "parameters": parameters, "ways": ways})
+        about = {
+            "when": datetime.now(UTC).isoformat(timespec="seconds"),
+            "python": platform.python_version(),
+            "rounds": self.rounds,
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps({**about, "results": self.results}, indent=2) + "\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -120,41 +133,58 @@ def _measure(
     parameters: Mapping[str, Any],
     rounds: int,
     console: Console,
-) -> list[Measured]:
-    """Runs every way once a round, so that a slow moment of the machine meets them all."""
+) -> tuple[list[Measured], list[str]]:
+    """Runs every way once a round, so that a slow moment of the machine meets them all.
+
+    Returns:
+        what was measured, and why some of the ways were not.
+    """
+    found: dict[str, list[Mapping[str, Any]]] = {way.name: [] for way in ways}
+    failed: dict[str, str] = {}
     with Progress(console=console, transient=True) as progress:
-        task = progress.add_task(benchmark.name, total=len(ways) * rounds + 1)
-        progress.update(task, description=f"{benchmark.name}: preparing")
+        task = progress.add_task(f"{benchmark.name}: preparing", total=len(ways) * rounds + 1)
         benchmark.prepare(parameters)
         progress.advance(task)
-        found: dict[str, list[Mapping[str, Any]]] = {way.name: [] for way in ways}
         for _ in range(rounds):
             for way in ways:
                 progress.update(task, description=f"{benchmark.name}: {way.name}")
-                found[way.name].append(_run(benchmark, way, parameters))
+                try:
+                    found[way.name].append(_run(benchmark, way, parameters))
+                except WayFailedError as error:
+                    failed[way.name] = str(error)
                 progress.advance(task)
-    floor = next(
-        statistics.median(run["seconds"] for run in found[way.name])
-        for way in ways
-        if way.role == Role.FLOOR
-    )
-    return [_summed_up(way, found[way.name], floor) for way in ways]
+    done = [way for way in ways if way.name not in failed]
+    floors = [found[way.name] for way in done if way.role == Role.FLOOR]
+    floor = _median_seconds(floors[0]) if floors else math.nan
+    return [_summed_up(way, found[way.name], floor) for way in done], list(failed.values())
+
+
+class WayFailedError(Exception):
+    """One way could not do the work."""
 
 
 def _run(benchmark: Benchmark, way: Way, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-    number = str(benchmark.ways.index(way))
-    command = [sys.executable, "-W", "ignore", "-m", "forge_benchmarks.child", benchmark.name]
+    python = sys.executable if way.role == Role.PEER else str(_PLATFORM_PYTHON)
+    command = [python, "-W", "ignore", "-m", "forge_benchmarks.child", benchmark.name]
     done = subprocess.run(  # noqa: S603 - the command is ours
-        [*command, number, json.dumps(parameters)], capture_output=True, text=True, check=False
+        [*command, str(benchmark.ways.index(way)), json.dumps(parameters)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
-        raise SystemExit(f"{benchmark.name}, {way.name} failed:\n{done.stderr[-3000:]}")
+        raise WayFailedError(f"{benchmark.name}, {way.name} failed:\n{done.stderr[-3000:]}")
     result: Mapping[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return result
 
 
+def _median_seconds(runs: Sequence[Mapping[str, Any]]) -> float:
+    return statistics.median(run["seconds"] for run in runs)
+
+
 def _summed_up(way: Way, runs: Sequence[Mapping[str, Any]], floor: float) -> Measured:
-    seconds = statistics.median(run["seconds"] for run in runs)
+    seconds = _median_seconds(runs)
     return Measured(
         name=way.name,
         role=way.role,

@@ -27,8 +27,7 @@ def copy_on_server(watch: Watch, parameters: Facts) -> Facts:
 
 def ours(watch: Watch, parameters: Facts) -> Facts:
     """As an asset reads it, its queries for the position included."""
-    import duckdb  # noqa: F401 - its import is not the work
-
+    import forge_platform.postgres.stream  # noqa: F401 - its import is not the work
     from forge_platform import DatabaseResource, ExtractConfig, extract
     from forge_platform.tables import Position
 

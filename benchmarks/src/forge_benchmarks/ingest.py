@@ -34,9 +34,9 @@ def psql_copy(watch: Watch, parameters: Facts) -> Facts:
 
 def ours(watch: Watch, parameters: Facts) -> Facts:
     """As an asset's run does it: data and watermark in one commit."""
-    import duckdb  # noqa: F401 - imports are not the work
-    import pyiceberg.io.pyarrow  # noqa: F401
+    import pyiceberg.io.pyarrow  # noqa: F401 - imports are not the work
 
+    import forge_platform.postgres.stream  # noqa: F401
     from forge_platform import DatabaseResource, ExtractConfig, extract
     from forge_platform.iceberg.state import WATERMARK
     from forge_platform.iceberg.write import TableOptions, WriteRequest, write_table

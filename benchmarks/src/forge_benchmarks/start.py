@@ -1,15 +1,24 @@
 """What it costs to start, and to find that there is nothing to do."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import dagster as dg
+
 from forge_benchmarks import orders
 from forge_benchmarks.place import ROOT, address, iceberg
 from forge_benchmarks.ways import Benchmark, Role, Watch, Way
+from forge_platform import (
+    DatabaseResource,
+    ExtractConfig,
+    IcebergIOManager,
+    IcebergResource,
+    TableWrite,
+    extract,
+    table_options,
+)
 
 Facts = Mapping[str, Any]
 
@@ -40,18 +49,6 @@ def one_query(watch: Watch, parameters: Facts) -> Facts:
 
 def nothing_changed(watch: Watch, parameters: Facts) -> Facts:
     """A run of an asset whose source is as it was: a second one, imports left out."""
-    import dagster as dg
-
-    from forge_platform import (
-        DatabaseResource,
-        ExtractConfig,
-        IcebergIOManager,
-        IcebergResource,
-        TableWrite,
-        extract,
-        table_options,
-    )
-
     source = orders.source(parameters)
 
     @dg.asset(metadata=table_options(mode="merge", key=("order_id",), order_by="updated_at"))

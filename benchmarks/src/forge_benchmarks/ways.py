@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 
@@ -20,9 +22,16 @@ class Role(StrEnum):
 
 @dataclass
 class Watch:
-    """Seconds that the work took; what precedes it (imports, connecting) is left out."""
+    """What the work took; what precedes it (imports, connecting) takes no time.
+
+    Attributes:
+        seconds: of the work.
+        peak_mb: most memory that the process had until the end of the work; what follows it, the
+            comparison of the rows, does not count.
+    """
 
     seconds: float = 0.0
+    peak_mb: int = 0
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -30,6 +39,7 @@ class Watch:
         began = time.perf_counter()
         yield
         self.seconds += time.perf_counter() - began
+        self.peak_mb = _peak_mb()
 
 
 @dataclass(frozen=True)
@@ -63,3 +73,9 @@ class Benchmark:
     prepare: Callable[[Mapping[str, Any]], None]
     goals: Mapping[str, float] = field(default_factory=dict)
     most_mb: int | None = None
+
+
+def _peak_mb() -> int:
+    """Of this program alone: what ``getrusage`` gives begins with the parent's."""
+    [kilobytes] = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(kilobytes) // 1024

@@ -6,7 +6,7 @@ import logging
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import chain
+from itertools import islice
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import polars as pl
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
 
 TARGET_FILE_BYTES = 128 * 1024 * 1024
-ROW_GROUP_ROWS = 256 * 1024
+ROW_GROUP_ROWS = 128 * 1024
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def write_stream(table: Table, batches: Iterable[pa.RecordBatch]) -> list[DataFi
     written: list[DataFile] = []
     with removed_on_failure(table.io, written):
         source = _row_groups(table, batches)
-        while (first := next(source, None)) is not None:
+        while first := list(islice(source, 1)):
             written.append(_write_file(table, _until_full(first, source)))
     return written
 
@@ -120,14 +120,16 @@ def _row_groups(table: Table, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.
         pending.append(batch)
         rows += batch.num_rows
         if rows >= ROW_GROUP_ROWS:
-            yield _cast(pending, schema)
-            pending, rows = [], 0
+            yield _taken(pending, schema)
+            rows = 0
     if rows:
-        yield _cast(pending, schema)
+        yield _taken(pending, schema)
 
 
-def _cast(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
+def _taken(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
+    """One row group of all batches; the list lets go of them."""
     data = pa.Table.from_batches(batches)
+    batches.clear()
     columns = [
         data.column(field.name).cast(field.type)
         if field.name in data.column_names
@@ -137,16 +139,19 @@ def _cast(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _until_full(first: pa.Table, rest: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Row groups for one file; the stream goes on in the next one."""
-    size = first.nbytes
-    yield first
-    while size < TARGET_FILE_BYTES:
-        following = next(rest, None)
-        if following is None:
-            return
-        size += following.nbytes
-        yield following
+def _until_full(first: list[pa.Table], rest: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Row groups for one file; the stream goes on in the next one.
+
+    Args:
+        first: one row group. It is taken out: a generator would hold on to it else.
+        rest: those that follow.
+    """
+    size = 0
+    while first:
+        size += first[0].nbytes
+        yield first.pop()
+        if size < TARGET_FILE_BYTES:
+            first.extend(islice(rest, 1))
 
 
 def _write_file(
@@ -190,8 +195,11 @@ def _write_parquet(sink: IO[Any], groups: Iterator[pa.Table]) -> pq.FileMetaData
         use_dictionary=cast(bool, list(encodings.dictionary)),  # the stubs know no list
         column_encoding=dict.fromkeys(encodings.delta, "DELTA_BINARY_PACKED"),
     ) as writer:
-        for group in chain([first], groups):
+        writer.write_table(first, row_group_size=ROW_GROUP_ROWS)
+        del first  # each row group goes before the next one is collected
+        for group in groups:
             writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
+            del group
     return writer.writer.metadata
 
 

@@ -70,7 +70,7 @@ class ResultColumn:
         """Whether a batch of values may hold a NaN."""
         if not self._is_decimal:
             return False
-        return bool(pc.any(pc.equal(values, pa.scalar(0, values.type))).as_py())
+        return bool(pc.any(pc.equal(values, _zero(values.type))).as_py())
 
     def suspect_query(self, statement: sql.Composable) -> sql.Composable:
         """A row if there is a NaN among the rows of a query, else none."""
@@ -81,3 +81,8 @@ class ResultColumn:
     def _is_decimal(self) -> bool:
         fits = 0 < self.precision <= _LARGEST_PRECISION and 0 <= self.scale <= self.precision
         return self.oid == _NUMERIC and fits
+
+
+def _zero(kind: pa.DataType) -> pa.Scalar[Any]:
+    """Made of bytes: ``pyarrow.scalar`` would import pandas where that is installed."""
+    return pa.Array.from_buffers(kind, 1, [None, pa.py_buffer(bytes(kind.bit_width // 8))])[0]

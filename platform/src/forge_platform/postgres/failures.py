@@ -61,6 +61,8 @@ def unavailable(said: str, database: DatabaseResource) -> SourceUnavailable:
     """The failure for a server that is away, busy, or cancelled what took too long."""
     if "statement timeout" in said:
         remedy = "The statement took too long: raise the timeout, or try when it is less busy."
+    elif "lock timeout" in said:
+        remedy = "A change of the table goes first: read when it is done."
     else:
         remedy = "Check that it is running and can be reached."
     return SourceUnavailable(f"{database.address} does not answer: {said}. {remedy}")

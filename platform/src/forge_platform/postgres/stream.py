@@ -20,7 +20,7 @@ import psycopg2
 import pyarrow as pa
 from psycopg2 import extensions, sql
 
-from forge_platform.errors import ConfigurationError, ForgeError
+from forge_platform.errors import ConfigurationError, ForgeError, SourceUnavailable
 from forge_platform.postgres.columns import ResultColumn
 from forge_platform.postgres.failures import failure, inexact, unavailable
 
@@ -36,12 +36,23 @@ STREAM_NAME = "forge-platform stream"
 """The ``application_name`` of streaming sessions, which only read."""
 
 _EXTENSION_PACKAGE = "duckdb_extension_postgres_scanner"
-_QUERY = "SELECT * FROM postgres_query('source', ?)"
+_QUERY = "SELECT * FROM postgres_query('source', {})"
 _DATA_ERRORS = ("Invalid Input Error", "Conversion Error")
 BATCH_ROWS = 65_536
-_AHEAD = 4
+_AHEAD = 2
 _WAIT_SECONDS = 0.1
 _END_SECONDS = 5
+_LOCK_SECONDS = 2
+
+# Of the tables that this transaction has used, those that its snapshot shows empty because their
+# rows were put into a new file later: by ALTER TABLE, TRUNCATE, REFRESH, or in a new table that has
+# taken the name. The functions tell what is there now, pg_class what was there.
+_REWRITTEN = sql.SQL("""
+    SELECT relation::regclass::text FROM pg_locks LEFT JOIN pg_class ON oid = relation
+    WHERE pid = pg_backend_pid() AND locktype = 'relation' AND relation >= 16384
+      AND pg_relation_filenode(relation) IS DISTINCT FROM nullif(relfilenode, 0)
+      AND pg_index_has_property(relation, 'clusterable') IS NULL
+""")
 
 
 class Snapshot:
@@ -49,6 +60,10 @@ class Snapshot:
 
     It is a transaction that only reads. A stream does not need it any more once it has begun:
     each of its connections reads in the same snapshot, in a transaction of its own.
+
+    PostgreSQL does not keep rows for a snapshot when a table is rewritten or truncated: it shows
+    the table empty. So a stream of such a table is refused, and reading again helps. It is also
+    refused while a change of the table waits for the snapshot, which would wait for the change.
 
     Raises:
         SourceUnavailable: the server is away, busy, or took too long; also while reading.
@@ -69,6 +84,7 @@ class Snapshot:
             with self._connection.cursor() as cursor:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
                 cursor.execute(self._database.session(self._database.stream_timeout))
+                cursor.execute(_lock_timeout(self._database.statement_timeout))
         except psycopg2.Error as error:
             self._cleanup.close()
             raise failure(error, self._database) from error
@@ -101,6 +117,7 @@ class Snapshot:
             batch_rows: most rows in one batch.
         """
         columns = self._columns(statements[0])
+        self._refuse_rewritten()
         [(snapshot,)] = self.rows(sql.SQL("SELECT pg_export_snapshot()"))
         with ExitStack() as opened:
             readers = [
@@ -111,6 +128,14 @@ class Snapshot:
             ]
             opened.pop_all()
         return pa.RecordBatchReader.from_batches(readers[0].schema, iter(_Readers(readers)))
+
+    def _refuse_rewritten(self) -> None:
+        if rewritten := self.rows(_REWRITTEN):
+            names = ", ".join(name for (name,) in rewritten)
+            raise SourceUnavailable(
+                f"{names} in {self._database.address} was rewritten or truncated when reading "
+                "began, and what it held cannot be seen any more: read again."
+            )
 
     def _columns(self, statement: sql.Composable) -> Sequence[ResultColumn]:
         try:
@@ -166,7 +191,7 @@ class _Reader:
             for column in self._columns
         }
         self._suspected: set[str] = set()
-        reading = engine.execute(_QUERY, [source.as_string(quoting)])
+        reading = engine.execute(_query(source.as_string(quoting)))
         self._batches = reading.to_arrow_reader(batch_rows)
         self._names = [column.name for column in columns]
         self.schema = pa.schema(
@@ -203,7 +228,7 @@ class _Reader:
     def _resolve(self) -> None:
         """Asks, in the snapshot that was read, whether what looks like zero is none."""
         for name in sorted(self._suspected):
-            if self._engine.execute(_QUERY, [self._suspects[name]]).fetchall():
+            if self._engine.execute(_query(self._suspects[name])).fetchall():
                 raise inexact(name, "NaN", self._database)
 
 
@@ -276,15 +301,17 @@ def _begin(
     attach = sql.SQL("ATTACH {} AS source (TYPE postgres, READ_ONLY, SECRET source)")
     engine.execute(attach.format(sql.Literal(dsn)).as_string(quoting))
     engine.execute("BEGIN")
-    adopt = sql.SQL("SET TRANSACTION SNAPSHOT {}; {}").format(
-        sql.Literal(snapshot), sql.SQL(database.session(database.stream_timeout))
+    adopt = sql.SQL("SET TRANSACTION SNAPSHOT {}; {}; {}").format(
+        sql.Literal(snapshot),
+        sql.SQL(database.session(database.stream_timeout)),
+        sql.SQL(_lock_timeout(_LOCK_SECONDS)),
     )
     call = sql.SQL("CALL postgres_execute('source', {})")
     engine.execute(call.format(sql.Literal(adopt.as_string(quoting))).as_string(quoting))
 
 
 def _engine(database: DatabaseResource) -> duckdb.DuckDBPyConnection:
-    """A DuckDB that knows the credentials as bound values: no statement or error shows them."""
+    """A DuckDB that knows the credentials as a secret: no other statement shows them."""
     engine = duckdb.connect(
         ":memory:",
         config={
@@ -296,17 +323,25 @@ def _engine(database: DatabaseResource) -> duckdb.DuckDBPyConnection:
     engine.load_extension(str(_extension()))
     engine.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
     engine.execute(
-        "CREATE SECRET source (TYPE postgres, HOST $host, PORT $port, USER $user, "
-        "PASSWORD $password, DATABASE $database)",
-        {
-            "host": database.host,
-            "port": str(database.port),
-            "user": database.user,
-            "password": database.password,
-            "database": database.database,
-        },
+        f"CREATE SECRET source (TYPE postgres, HOST {_quoted(database.host)}, "
+        f"PORT {_quoted(str(database.port))}, USER {_quoted(database.user)}, "
+        f"PASSWORD {_quoted(database.password)}, DATABASE {_quoted(database.database)})"
     )
     return engine
+
+
+def _query(statement: str) -> str:
+    return _QUERY.format(_quoted(statement))
+
+
+def _quoted(text: str) -> str:
+    """A literal of DuckDB's. To bind values, it would import pandas where that is installed."""
+    quoted = text.replace("'", "''")
+    return f"'{quoted}'"
+
+
+def _lock_timeout(seconds: int) -> str:
+    return f"SET LOCAL lock_timeout = '{seconds}s'"
 
 
 def _close(engine: duckdb.DuckDBPyConnection) -> None:
