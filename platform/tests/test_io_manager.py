@@ -94,6 +94,32 @@ def test_every_frame_type_is_read(iceberg: IcebergResource) -> None:
         assert_frame_equal(frame, ROWS, check_row_order=False)
 
 
+def test_runs_that_overlap_say_so(iceberg: IcebergResource) -> None:
+    """A run of the same asset commits while this one is between reading and writing."""
+    others: list[str] = []
+    marks = iter("12345")
+    merged = table_options(mode="merge", key=("id",))
+
+    def write(iceberg: IcebergResource) -> TableWrite:
+        since = iceberg.position("space.things").snapshot_id
+        return TableWrite(rows=ROWS, watermark=next(marks), continues=since)
+
+    @dg.asset(name="things", metadata=merged)
+    def alone(iceberg: IcebergResource) -> TableWrite:
+        return write(iceberg)
+
+    @dg.asset(name="things", metadata=merged)
+    def overlapped(iceberg: IcebergResource) -> TableWrite:
+        mine = write(iceberg)
+        others.extend(run([alone], resources(iceberg)).run_id for _ in range(2))
+        return mine
+
+    assert "overlapping_runs" not in metadata(run([alone], resources(iceberg)), "things")
+    found = metadata(run([overlapped], resources(iceberg)), "things")
+    assert found["overlapping_runs"] == ", ".join(reversed(others))
+    assert "overlapping_runs" not in metadata(run([alone], resources(iceberg)), "things")
+
+
 def test_metadata_describes_the_table_and_the_write(iceberg: IcebergResource) -> None:
     @dg.asset(metadata=table_options(mode="merge", key=("id",)))
     def things() -> TableWrite:

@@ -121,7 +121,7 @@ def hunted(
             hunt.kill_once()
             if hunt.kills % 20 == 0 or hunt.kills == kills:
                 say(f"{time.monotonic() - started:4.0f} s: {hunt.report()}")
-    say(f"{source.transactions} transactions")
+    say(f"{source.transactions} transactions, {source.rewrites} tables rewritten")
     if compared:
         settled(hunt, source)
     return source

@@ -46,19 +46,21 @@ class BusySource:
 
     Attributes:
         transactions: how many were committed.
+        rewrites: how often all rows of a table were put into a new file.
     """
 
     def __init__(
         self, database: ConnectionParameters, landing: S3Resource, chance: random.Random
     ) -> None:
         self.transactions = 0
+        self.rewrites = 0
         self._database = database
         self._landing = landing
         self._chance = chance
         self._files: dict[str, Sequence[str]] = {}
         self._stopped = threading.Event()
         self._failures: list[BaseException] = []
-        with closing(psycopg2.connect(**database)) as connection, connection:
+        with closing(self._connect()) as connection, connection:
             connection.cursor().execute(_SCHEMA)
 
     @contextmanager
@@ -76,7 +78,7 @@ class BusySource:
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
         """The rows of a query."""
         with (
-            closing(psycopg2.connect(**self._database)) as connection,
+            closing(self._connect()) as connection,
             connection.cursor() as cursor,
         ):
             cursor.execute("SET TimeZone = 'UTC'")
@@ -89,6 +91,9 @@ class BusySource:
             for number, line in enumerate(lines, 2):
                 yield name, number, line
 
+    def _connect(self) -> Connection:
+        return psycopg2.connect(**self._database)
+
     def _work(self) -> None:
         lanes = [_Lane(self._database, number, self._chance) for number in range(_LANES)]
         try:
@@ -97,11 +102,25 @@ class BusySource:
                     self.transactions += lane.act()
                 if self._chance.random() < 0.05:
                     self._drop_file()
+                if self._chance.random() < 0.02:
+                    for lane in lanes:
+                        lane.finish()
+                    self._rewrite_table()
                 self._stopped.wait(self._chance.expovariate(30))
             for lane in lanes:
                 lane.finish()
         except BaseException as error:  # noqa: BLE001 - raised where the work ends
             self._failures.append(error)
+
+    def _rewrite_table(self) -> None:
+        """Puts all rows of a table into a new file: to a snapshot from before it looks empty."""
+        column = self._chance.choice(("orders ALTER status", "customers ALTER email"))
+        rewrite = f"ALTER TABLE {column} TYPE text USING {column.split()[-1]} || ''"
+        with suppress(psycopg2.OperationalError), closing(self._connect()) as connection:
+            with connection, connection.cursor() as cursor:
+                cursor.execute("SET LOCAL lock_timeout = '1s'")
+                cursor.execute(rewrite)
+            self.rewrites += 1
 
     def _drop_file(self) -> None:
         """A new file, or one in place of an older one; some of its lines are bad."""
@@ -147,10 +166,11 @@ class _Lane:
 
     def finish(self) -> None:
         """Ends what is open, and the connection."""
-        with suppress(psycopg2.OperationalError, AttributeError):
+        with suppress(psycopg2.OperationalError, psycopg2.InterfaceError):
             self._open().commit()
         if self._connection is not None:
             self._connection.close()
+        self._due = None
 
     def _act(self) -> bool:
         connection = self._open()

@@ -82,7 +82,7 @@ def main() -> int:
                 report.add(name, parameters, measured)
     console.print(f"Written to {options.json}.")
     for line in missed:
-        console.print(f"[red]{line}")
+        console.print(line, style="red", markup=False, soft_wrap=True)
     return int(bool(missed))
 
 
@@ -180,7 +180,7 @@ def _run(benchmark: Benchmark, way: Way, parameters: Mapping[str, Any]) -> Mappi
 
 
 def _median_seconds(runs: Sequence[Mapping[str, Any]]) -> float:
-    return statistics.median(run["seconds"] for run in runs)
+    return float(statistics.median(run["seconds"] for run in runs))
 
 
 def _summed_up(way: Way, runs: Sequence[Mapping[str, Any]], floor: float) -> Measured:

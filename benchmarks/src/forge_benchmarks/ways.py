@@ -26,8 +26,8 @@ class Watch:
 
     Attributes:
         seconds: of the work.
-        peak_mb: most memory that the process had until the end of the work; what follows it, the
-            comparison of the rows, does not count.
+        peak_mb: most memory that the process, and those that it runs, had until the end of the
+            work; what follows it, the comparison of the rows, does not count.
     """
 
     seconds: float = 0.0
@@ -75,7 +75,9 @@ class Benchmark:
     most_mb: int | None = None
 
 
-def _peak_mb() -> int:
-    """Of this program alone: what ``getrusage`` gives begins with the parent's."""
-    [kilobytes] = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return int(kilobytes) // 1024
+def _peak_mb(process: str = "self") -> int:
+    """Of this program and of those that it runs; ``getrusage`` begins with the parent's peak."""
+    folder = Path("/proc") / process
+    kilobytes = re.findall(r"VmHWM:\s+(\d+) kB", (folder / "status").read_text())
+    children = " ".join(file.read_text() for file in folder.glob("task/*/children")).split()
+    return sum(map(int, kilobytes)) // 1024 + sum(map(_peak_mb, children))

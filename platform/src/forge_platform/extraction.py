@@ -205,6 +205,7 @@ def extract(
         mode="overwrite" if replaces else None,
         watermark=watermark.isoformat() if watermark else None,
         window=None if reading.leaves_gap else window.now,
+        continues=position.snapshot_id,
         metadata=notes,
     )
 

@@ -15,6 +15,7 @@ from forge_platform.tables import Frame, TableWrite, WriteMode
 if TYPE_CHECKING:
     from forge_platform.iceberg.commit import CommitResult
     from forge_platform.iceberg.pruning import Scope
+    from forge_platform.iceberg.view import IcebergView
     from forge_platform.iceberg.write import TableOptions, WriteRequest
 
 KEY = "forge/key"
@@ -93,10 +94,10 @@ class IcebergIOManager(dg.ConfigurableIOManager):
         context.step_context.set_data_version(context.asset_key, version)
         rows = _rows(write, result)
         log_rows(context.log, table, **rows)
-        description = describe(
-            self.iceberg.view(table, result.snapshot_id), with_sample=result.committed
-        )
-        context.add_output_metadata({**rows, **description, **write.metadata})
+        view = self.iceberg.view(table, result.snapshot_id)
+        description = describe(view, with_sample=result.committed)
+        overlap = _overlap(context, view, write.continues)
+        context.add_output_metadata({**rows, **description, **overlap, **write.metadata})
 
     def load_input(self, context: dg.InputContext) -> object:
         """Reads an upstream table in the type that the asset's parameter is annotated with."""
@@ -234,6 +235,24 @@ def _write_id(context: dg.OutputContext) -> str:
     run = (this.root_run_id if is_retry else None) or this.run_id
     partition = context.asset_partition_keys if context.has_asset_partitions else ()
     return "/".join([run, context.asset_key.to_user_string(), *partition[:1], *partition[-1:]])
+
+
+def _overlap(
+    context: dg.OutputContext, view: "IcebergView", since: int | None
+) -> Mapping[str, str]:
+    """Runs of the same asset that committed while this one read and wrote."""
+    from forge_platform.iceberg.state import other_runs
+
+    others = other_runs(view.table, since, context.run_id) if since is not None else []
+    if not others:
+        return {}
+    context.log.warning(
+        "%s was written by other runs while this one was at work: %s. Nothing is lost, but rows "
+        "were read twice: limit the asset to one run at a time.",
+        view.identifier,
+        ", ".join(others),
+    )
+    return {"overlapping_runs": ", ".join(others)}
 
 
 def _rows(write: TableWrite, result: "CommitResult") -> dict[str, int]:

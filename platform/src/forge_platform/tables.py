@@ -29,10 +29,12 @@ class Position:
     Attributes:
         watermark: position in the source up to which the table is complete.
         window: what the source held from shortly before the watermark on, when it was read.
+        snapshot_id: the table's snapshot that says so; None before the table's first one.
     """
 
     watermark: str | None = None
     window: str | None = None
+    snapshot_id: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,8 @@ class TableWrite:
         watermark: position in the source up to which these rows are complete.
         window: what the source holds from shortly before the watermark on.
         inputs: upstream table (``namespace.asset``) to the snapshot id that was read.
+        continues: the table's own snapshot that these rows continue; runs that committed after
+            it overlap with this one, and are told of.
         rows_read: how many rows were read to make these, for logs and metadata.
         rows_rejected: how many were refused, for logs and metadata.
         metadata: further materialisation metadata.
@@ -58,6 +62,7 @@ class TableWrite:
     watermark: str | None = None
     window: str | None = None
     inputs: Mapping[str, int] = field(default_factory=dict)
+    continues: int | None = None
     rows_read: int | None = None
     rows_rejected: int | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from forge_platform.iceberg.history import ancestors, properties_of
@@ -43,6 +43,18 @@ def committed(table: Table, name: str, value: str) -> Snapshot | None:
     """The newest snapshot in the current history that has this property, if any."""
     history = ancestors(table, table.metadata.current_snapshot_id)
     return next((s for s in history if properties_of(s).get(name) == value), None)
+
+
+def other_runs(table: Table, since: int, run_id: str) -> Sequence[str]:
+    """The runs, but one, that committed rows after a snapshot, newest first."""
+    runs: dict[str, None] = {}
+    for snapshot in ancestors(table, table.metadata.current_snapshot_id):
+        if snapshot.snapshot_id == since:
+            return list(runs)
+        run = properties_of(snapshot).get(RUN_ID)
+        if run not in (None, run_id):
+            runs[run] = None
+    return []
 
 
 def data_version(table: Table) -> str:

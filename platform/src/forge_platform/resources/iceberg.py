@@ -9,7 +9,6 @@ from forge_platform.errors import PermanentError
 from forge_platform.tables import Position
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
     from pyiceberg.catalog import Catalog
@@ -100,20 +99,25 @@ class IcebergResource(dg.ConfigurableResource["IcebergResource"]):
 
     def position(self, table: str) -> Position:
         """How far the table follows its source."""
-        known = self._state(table)
-        return Position(watermark=known.get("forge.watermark"), window=known.get("forge.window"))
+        from forge_platform.iceberg.state import WATERMARK, WINDOW, state
+
+        found = self.find(table)
+        if found is None:
+            return Position()
+        known = state(found)
+        return Position(
+            watermark=known.get(WATERMARK),
+            window=known.get(WINDOW),
+            snapshot_id=found.metadata.current_snapshot_id,
+        )
 
     def inputs(self, table: str) -> dict[str, int]:
         """The upstream snapshots that the table was last made from, by upstream table."""
-        prefix = "forge.input."
-        return {
-            name.removeprefix(prefix): int(value)
-            for name, value in self._state(table).items()
-            if name.startswith(prefix)
-        }
-
-    def _state(self, table: str) -> "Mapping[str, str]":
-        from forge_platform.iceberg.state import state
+        from forge_platform.iceberg.state import INPUT_PREFIX, state
 
         found = self.find(table)
-        return state(found) if found is not None else {}
+        return {
+            name.removeprefix(INPUT_PREFIX): int(value)
+            for name, value in (state(found) if found is not None else {}).items()
+            if name.startswith(INPUT_PREFIX)
+        }
