@@ -22,6 +22,7 @@ from forge_platform.errors import ConfigurationError, PermanentError, SchemaMism
 from forge_platform.iceberg import write
 from forge_platform.iceberg.catalog import open_catalog
 from forge_platform.iceberg.describe import describe
+from forge_platform.iceberg.maintenance.compaction import Compaction, compact
 from forge_platform.iceberg.pruning import Scope
 from forge_platform.iceberg.state import state
 from forge_platform.iceberg.view import IcebergView, current_snapshot_id, files, live_rows
@@ -84,7 +85,8 @@ def rows(catalog: Catalog, snapshot_id: int | None = None) -> pl.DataFrame:
     table = catalog.load_table(TABLE)
     view = IcebergView(table, TABLE, snapshot_id or current_snapshot_id(table))
     found = view.read().sort("id")
-    assert_frame_equal(view.scan().collect().sort("id"), found)
+    streamed = pl.DataFrame(pl.from_arrow(view.batches().read_all()))
+    assert_frame_equal(streamed.sort("id"), found)
     return found
 
 
@@ -468,6 +470,65 @@ def test_decimals_and_nested_values_come_back(catalog: Catalog) -> None:
     request = WriteRequest(rows=data, mode="append")
     write_table(catalog, TABLE, request, TableOptions())
     assert rows(catalog).to_dicts() == [{"id": 1, "price": Decimal("1.10"), "tags": ["a", "b"]}]
+
+
+AWKWARD = pl.Schema(
+    {
+        "tenant": pl.String(),
+        "number": pl.Int64(),
+        "text": pl.String(),
+        "lines": pl.List(pl.Struct({"sku": pl.String, "price": pl.Decimal(12, 2)})),
+        "address": pl.Struct({"city": pl.String, "codes": pl.List(pl.Int32)}),
+    }
+)
+
+
+def awkward(generator: random.Random, tenant: str, number: int) -> dict[str, object]:
+    """Nested values with NULLs at every depth, and now and then a text of a megabyte."""
+    lines = [
+        generator.choice([None, {"sku": f"s{n}", "price": generator.choice([None, Decimal(n)])}])
+        for n in range(generator.randrange(3))
+    ]
+    address = {"city": generator.choice(["Köln", None]), "codes": [None, number % 7]}
+    size = generator.choice([0, 1, 10, 1_000_000] if generator.random() < 0.02 else [0, 1, 10])
+    return {
+        "tenant": tenant,
+        "number": number,
+        "text": generator.choice([None, "x" * size]),
+        "lines": generator.choice([None, lines]),
+        "address": generator.choice([None, address]),
+    }
+
+
+def test_nested_rows_with_a_skewed_composite_key_agree_with_a_dictionary(
+    catalog: Catalog, keyed: TableOptions
+) -> None:
+    """One tenant has nine rows of ten; most keys of a batch are new, some come twice."""
+    generator = random.Random(11)
+    options = replace(keyed, key=("tenant", "number"), order_by=None)
+    model: dict[tuple[str, int], dict[str, object]] = {}
+    for _ in range(4):
+        batch = []
+        for _ in range(500):
+            tenant = "large" if generator.random() < 0.9 else f"small{generator.randrange(50)}"
+            number = generator.randrange(10**9 if generator.random() < 0.5 else 300)
+            batch.append(awkward(generator, tenant, number))
+        request = WriteRequest(rows=pl.DataFrame(batch, schema=AWKWARD), mode="merge")
+        result = write_table(catalog, TABLE, request, options)
+        new = {(str(row["tenant"]), int(str(row["number"]))): row for row in batch}
+        assert result.inserted == len(new.keys() - model.keys())
+        assert not write_table(catalog, TABLE, request, options).committed
+        model |= new
+    expected = pl.DataFrame(list(model.values()), schema=AWKWARD).sort("tenant", "number")
+    view = IcebergView(catalog.load_table(TABLE), TABLE, _snapshot(catalog))
+    assert_frame_equal(view.read().sort("tenant", "number"), expected)
+    streamed = pl.DataFrame(pl.from_arrow(view.batches().read_all()))
+    assert_frame_equal(streamed.sort("tenant", "number"), expected)
+    whole = Compaction(small_bytes=10**9, group_bytes=10**9, min_files=1, deleted_fraction=0)
+    compact(view.table, whole)
+    view = IcebergView(catalog.load_table(TABLE), TABLE, _snapshot(catalog))
+    assert len(view.tasks()) == 1
+    assert_frame_equal(view.read().sort("tenant", "number"), expected)
 
 
 def test_merge_on_read_leaves_the_files_that_hold_old_rows(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Reads one data file of a table by row groups, in the table's current schema."""
+"""Reads one data file of a table by row groups, in the table's current schema.
+
+pyiceberg's own reader turns a NULL into an empty list where the elements are structs.
+"""
 
 from __future__ import annotations
 
@@ -44,6 +47,12 @@ class DataFileReader:
             return rows
         gone = pl.DataFrame({position: self.deleted}, schema={position: rows.schema[position]})
         return rows.join(gone, on=position, how="anti")
+
+    def rows(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """The rows that are not deleted, by row group."""
+        for position, group in self.groups(columns):
+            gone = self.deleted[inside(self.deleted, position, group.num_rows)] - position
+            yield group.take(np.delete(np.arange(group.num_rows), gone)) if len(gone) else group
 
     def groups(
         self, columns: Sequence[str], touching: pl.Series | None = None

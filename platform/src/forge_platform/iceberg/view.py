@@ -7,15 +7,16 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import polars as pl
-from pyiceberg.expressions import AlwaysTrue
-from pyiceberg.io.pyarrow import ArrowScan, schema_to_pyarrow
+import pyarrow as pa
 
+from forge_platform.concurrency import concurrently
 from forge_platform.iceberg.data_file import DataFileReader
 from forge_platform.iceberg.history import stretches
 from forge_platform.tables import Changes, TableView
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from collections.abc import Iterable, Iterator
+
     from pyiceberg.table import FileScanTask, Table
 
 # Polars warns that its own planner, a first release, is not installed.
@@ -34,8 +35,18 @@ def files(table: Table, snapshot_id: int | None) -> Mapping[str, FileScanTask]:
 
 def read_files(table: Table, tasks: Sequence[FileScanTask]) -> pl.DataFrame:
     """The rows of some data files in the table's current schema, deletes applied."""
-    scan = ArrowScan(table.metadata, table.io, table.schema(), AlwaysTrue())
-    return pl.DataFrame(pl.from_arrow(scan.to_table(tasks)))
+    parts = concurrently(lambda task: list(stream_files(table, [task])), tasks)
+    batches = [batch for part in parts for batch in part]
+    schema = table.schema().as_arrow()
+    return pl.DataFrame(pl.from_arrow(pa.Table.from_batches(batches, schema)))
+
+
+def stream_files(table: Table, tasks: Iterable[FileScanTask]) -> Iterator[pa.RecordBatch]:
+    """The same in bounded memory, one file after the other."""
+    schema = table.schema().as_arrow()
+    for task in tasks:
+        for group in DataFileReader(table, task).rows(schema.names):
+            yield from pa.Table.from_arrays(group.columns, schema=schema).to_batches()
 
 
 def live_rows(task: FileScanTask) -> int:
@@ -64,27 +75,17 @@ class IcebergView(TableView):
     def scan(self) -> pl.LazyFrame:
         """The rows, lazily; filters and projections are pushed into the files."""
         if self.snapshot_id is None:
-            return self.read().lazy()
+            return read_files(self.table, []).lazy()
         return pl.scan_iceberg(self.table, snapshot_id=self.snapshot_id)
 
     def read(self, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """The rows, in memory."""
-        return pl.DataFrame(pl.from_arrow(self.arrow(columns)))
-
-    def arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows as an Arrow table."""
-        selected = tuple(columns) if columns is not None else ("*",)
-        if self.snapshot_id is None:
-            schema = schema_to_pyarrow(self.table.schema().select(*_all(self.table, columns)))
-            return schema.empty_table()
-        return self.table.scan(snapshot_id=self.snapshot_id, selected_fields=selected).to_arrow()
+        rows = self.scan()
+        return (rows if columns is None else rows.select(columns)).collect()
 
     def head(self, rows: int) -> pl.DataFrame:
         """The first rows of the table, as few files as possible being read."""
-        if self.snapshot_id is None:
-            return self.read()
-        scan = self.table.scan(snapshot_id=self.snapshot_id, limit=rows)
-        return pl.DataFrame(pl.from_arrow(scan.to_arrow()))
+        return self.scan().head(rows).collect()
 
     def tasks(self) -> Sequence[FileScanTask]:
         """The data files of the snapshot, with Iceberg's statistics."""
@@ -92,9 +93,9 @@ class IcebergView(TableView):
 
     def batches(self) -> pa.RecordBatchReader:
         """The rows as a stream of Arrow batches, in bounded memory."""
-        if self.snapshot_id is None:
-            return self.arrow().to_reader()
-        return self.table.scan(snapshot_id=self.snapshot_id).to_arrow_batch_reader()
+        return pa.RecordBatchReader.from_batches(
+            self.table.schema().as_arrow(), stream_files(self.table, self.tasks())
+        )
 
     def changes_since(self, snapshot_id: int | None) -> Changes:
         """What changed after a snapshot; everything when it is None or was expired.
@@ -145,7 +146,7 @@ class IcebergView(TableView):
     ) -> pl.DataFrame:
         """The rows of a snapshot that lie where another has none."""
         whole = read_files(self.table, [wanted[path] for path in wanted if path not in other])
-        columns = self.table.schema().column_names
+        columns = self.table.schema().as_arrow().names
         shared = [(wanted[path], other[path]) for path in wanted if path in other]
         parts = [
             DataFileReader(self.table, here).rows_that(there, columns)
@@ -153,10 +154,6 @@ class IcebergView(TableView):
             if there.delete_files - here.delete_files
         ]
         return pl.concat([whole, *parts])
-
-
-def _all(table: Table, columns: Sequence[str] | None) -> Sequence[str]:
-    return columns if columns is not None else table.schema().column_names
 
 
 def _minus(rows: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:

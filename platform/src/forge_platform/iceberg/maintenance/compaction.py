@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import polars as pl
 import pyarrow as pa
-from pyiceberg.expressions import AlwaysTrue
-from pyiceberg.io.pyarrow import ArrowScan
 
 from forge_platform.errors import CommitConflict, PermanentError, StorageFull
 from forge_platform.iceberg.commit import Plan, commit
 from forge_platform.iceberg.pruning import bounds
-from forge_platform.iceberg.view import current_snapshot_id, files
+from forge_platform.iceberg.view import current_snapshot_id, files, stream_files
 from forge_platform.iceberg.writer import (
     TARGET_FILE_BYTES,
     discard,
@@ -211,8 +209,8 @@ class _Rewrite:
 
     def _rewritten(self, table: Table, group: Group) -> list[DataFile]:
         if not self._rule.sort_by:
-            return write_stream(table, _rows(table, group))
-        frames = [pl.DataFrame(pl.from_arrow(batch)) for batch in _rows(table, group)]
+            return write_stream(table, stream_files(table, group))
+        frames = [pl.DataFrame(pl.from_arrow(batch)) for batch in stream_files(table, group)]
         if not frames:
             return []
         return write_frame(table, pl.concat(frames).sort(self._rule.sort_by))
@@ -220,12 +218,3 @@ class _Rewrite:
 
 def _deletes(task: FileScanTask) -> frozenset[str]:
     return frozenset(file.file_path for file in task.delete_files)
-
-
-def _rows(table: Table, group: Group) -> Iterator[pa.RecordBatch]:
-    """The rows of some files, one file after the other: given all, the scan reads all at once."""
-    scan = ArrowScan(table.metadata, table.io, table.schema(), AlwaysTrue())
-    schema = table.schema().as_arrow()
-    for task in group:
-        for batch in scan.to_record_batches([task]):
-            yield from pa.Table.from_batches([batch]).cast(schema).to_batches()
