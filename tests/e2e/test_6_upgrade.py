@@ -1,4 +1,4 @@
-"""An upgrade from the charts of the previous commit keeps everything running."""
+"""An upgrade from the previous commit keeps everything running, and what is of both serves."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import shutil
 import subprocess
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,21 +22,17 @@ PARTS = ("dagsterWebserver", "dagsterDaemon")
 
 @pytest.fixture(scope="module")
 def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The charts of the commit before, beside the archives that this one has."""
-    found = subprocess.run(
-        ["git", "archive", "HEAD~1", "helm"],  # noqa: S607
-        cwd=ROOT,
-        capture_output=True,
-        check=False,
-    )
+    """The commit before, its charts beside the archives that this one has."""
+    command = ("git", "archive", "HEAD~1")
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
     if found.returncode:
-        pytest.skip("There is no commit before this one, or it has no charts.")
+        pytest.skip("There is no commit before this one in this clone.")
     folder = tmp_path_factory.mktemp("previous")
     with tarfile.open(fileobj=io.BytesIO(found.stdout)) as archive:
         archive.extractall(folder, filter="data")
     for chart in ("platform", "code-location"):
         shutil.copytree(ROOT / "helm" / chart / "charts", folder / "helm" / chart / "charts")
-    return folder / "helm"
+    return folder
 
 
 @pytest.fixture
@@ -64,7 +61,7 @@ def install(charts: Path, installation: Installation, namespace: Namespace) -> N
 def test_an_upgrade_keeps_what_runs(
     installation: Installation, previous: Path, other: Namespace
 ) -> None:
-    install(previous, installation, other)
+    install(previous / "helm", installation, other)
     toy = ToyLocation("toy", other, installation.platform_image, installation.images)
     toy.build("v1")
     toy.deploy("v1", "--wait")
@@ -82,3 +79,18 @@ def test_an_upgrade_keeps_what_runs(
         assert ended.status == "SUCCESS", ended.text
         assert list(ended.group) in ([], [run_id])
         assert ui.wait_for_end(ui.launch("toy", "work_job"), 90).status == "SUCCESS"
+
+
+def test_a_location_with_the_library_of_the_previous_commit_serves_beside_the_others(
+    installation: Installation, previous: Path, ui: Dagster, namespace: Namespace, tmp_path: Path
+) -> None:
+    revision, tag = installation.deployed_revision("orders"), f"previous-{time.time_ns()}"
+    run("make", "image", "LOCATION=orders", f"TAG={tag}", cwd=previous)
+    installation.release("orders", tag, tmp_path)
+    try:
+        wait_until(lambda: "enriched_orders" in ui.assets("orders"), 30, "orders in the UI")
+        done = ui.wait_for_end(ui.launch("orders", "transformation_job"), 180)
+        assert done.status == "SUCCESS", done.text
+        assert done.tags["dagster/image"] == f"{installation.images}/orders:{tag}"
+    finally:
+        run("helm", "rollback", "orders", revision, "--wait", "--namespace", namespace.name)

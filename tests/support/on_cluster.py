@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -70,18 +71,40 @@ class Namespace:
 
     @contextmanager
     def forward(self, target: str, port: int) -> Iterator[str]:
-        """Forwards a local port to a pod or Service and yields its URL."""
+        """Forwards a local port to a pod or Service and yields its URL.
+
+        A forward ends with the pod that it leads to, and is begun anew.
+        """
         with socket.socket() as found:
             found.bind(("127.0.0.1", 0))
             local = found.getsockname()[1]
         command = ["kubectl", "-n", self.name, "port-forward", target, f"{local}:{port}"]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=sys.stderr)
-        try:
+        with _kept_running(command):
             wait_until(lambda: _listens(local), 20, f"port-forward to {target}", pause=0.1)
             yield f"http://127.0.0.1:{local}"
-        finally:
-            process.terminate()
-            process.wait()
+
+
+@contextmanager
+def _kept_running(command: Sequence[str]) -> Iterator[None]:
+    """Runs a command, and again whenever it ends, until the block is over."""
+    ended = threading.Event()
+    running: list[subprocess.Popen[bytes]] = []
+
+    def run_again() -> None:
+        while not ended.wait(0.1):
+            running[:] = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=sys.stderr)]
+            running[0].wait()
+
+    thread = threading.Thread(target=run_again)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        while thread.is_alive():
+            for process in running:
+                process.terminate()
+            thread.join(0.1)
 
 
 def _listens(port: int) -> bool:

@@ -71,7 +71,7 @@ def main() -> int:
     with postgres():
         for name in names:
             benchmark = BENCHMARKS[name]
-            wanted = _SCALES.get(name, []) if options.scale else [_DEFAULTS[name]]
+            wanted = _SCALES.get(name, []) if options.scale else [_sized(name, options.rows)]
             for parameters in wanted:
                 ways = _ways(benchmark, options)
                 measured, failed = _measure(benchmark, ways, parameters, options.rounds, console)
@@ -112,10 +112,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("benchmark", nargs="*", choices=[[], *BENCHMARKS], help="all when none")
     parser.add_argument("--rounds", type=int, default=3, help="times that each way is run (3)")
     parser.add_argument("--scale", action="store_true", help="how cost grows with size")
+    parser.add_argument(
+        "--rows", type=int, help="rows instead of 5 or 10 million"
+    )
     parser.add_argument("--slow", action="store_true", help="with peers that take many minutes")
     parser.add_argument("--ours", action="store_true", help="without peers")
     parser.add_argument("--json", type=Path, default=ROOT / "results.json", help="where to write")
     return parser
+
+
+def _sized(name: str, rows: int | None) -> Mapping[str, Any]:
+    given = _DEFAULTS[name]
+    return {**given, "rows": rows} if rows and "rows" in given else given
 
 
 def _ways(benchmark: Benchmark, options: argparse.Namespace) -> list[Way]:

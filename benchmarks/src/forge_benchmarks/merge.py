@@ -115,11 +115,39 @@ def ours(*, on_read: bool) -> Callable[[Watch, Facts], Facts]:
 
 
 def pyiceberg_upsert(watch: Watch, parameters: Facts) -> Facts:
-    """Pyiceberg's own upsert, which dagster-iceberg's write mode calls too."""
+    """Pyiceberg's own upsert."""
     table = _fresh(parameters)
     rows = changes(parameters).to_arrow().cast(table.schema().as_arrow())
     with watch.running():
         table.upsert(rows, join_cols=["customer_id"])
+    return _facts(table)
+
+
+def dagster_iceberg_upsert(watch: Watch, parameters: Facts) -> Facts:
+    """A run of an asset that dagster-iceberg writes with its mode upsert."""
+    import dagster as dg
+    from dagster_iceberg.config import IcebergCatalogConfig
+    from dagster_iceberg.io_manager.arrow import PyArrowIcebergIOManager
+
+    table = _fresh(parameters)
+    rows = changes(parameters).to_arrow().cast(table.schema().as_arrow())
+    folder = ROOT / "tables" / _name(parameters)
+    address = {"uri": f"sqlite:///{folder}/catalog.db", "warehouse": f"file://{folder}"}
+    manager = PyArrowIcebergIOManager(
+        name="default", config=IcebergCatalogConfig(properties=address), namespace="bench"
+    )
+    options = {
+        "join_cols": ["customer_id"],
+        "when_matched_update_all": True,
+        "when_not_matched_insert_all": True,
+    }
+
+    @dg.asset(name="customers", metadata={"write_mode": "upsert", "upsert_options": options})
+    def changed():  # type: ignore[no-untyped-def]  # noqa: ANN202 - dagster would look the type up
+        return rows
+
+    with watch.running():
+        dg.materialize([changed], resources={"io_manager": manager})
     return _facts(table)
 
 
@@ -223,6 +251,7 @@ def _benchmark(keys: str, goals: Mapping[str, float]) -> Benchmark:
             Way("forge-platform, merge-on-read", Role.OURS, ours(on_read=True)),
             Way("Spark MERGE INTO, without JVM start", Role.PEER, spark_merge),
             Way("pyiceberg upsert", Role.PEER, pyiceberg_upsert),
+            Way("dagster-iceberg upsert", Role.PEER, dagster_iceberg_upsert),
             Way("dlt merge", Role.PEER, dlt_merge, slow=True),
         ],
         prepare=prepare,
