@@ -157,8 +157,8 @@ def test_a_run_that_is_evicted_says_so_and_is_retried(
 def test_a_run_that_uses_up_its_disk_says_so(ui: Dagster, toy: ToyLocation) -> None:
     limits = {"container_config": {"resources": {"limits": {"ephemeral-storage": "20Mi"}}}}
     tags = {**NO_RETRY, POD: limits}
-    run_id = ui.launch(toy.location, "work_job", work(disk_mb=100, seconds=60.0), tags)
-    state = ui.wait_for_end(run_id)
+    run_id = ui.launch(toy.location, "work_job", work(disk_mb=100, seconds=120.0), tags)
+    state = ui.wait_for_end(run_id, 150)
     wait_until(lambda: "Evicted" in ui.run(run_id).text, 10, "the reason")
     assert state.status == "FAILURE"
 

@@ -84,13 +84,13 @@ def test_an_upgrade_keeps_what_runs(
 def test_a_location_with_the_library_of_the_previous_commit_serves_beside_the_others(
     installation: Installation, previous: Path, ui: Dagster, namespace: Namespace, tmp_path: Path
 ) -> None:
-    revision, tag = installation.deployed_revision("orders"), f"previous-{time.time_ns()}"
-    run("make", "image", "LOCATION=orders", f"TAG={tag}", cwd=previous)
-    installation.release("orders", tag, tmp_path)
+    revision, tag = installation.deployed_revision("ingestion"), f"previous-{time.time_ns()}"
+    run("make", "image", "LOCATION=ingestion", f"TAG={tag}", cwd=previous)
+    installation.release("ingestion", tag, tmp_path)
     try:
-        wait_until(lambda: "enriched_orders" in ui.assets("orders"), 30, "orders in the UI")
-        done = ui.wait_for_end(ui.launch("orders", "transformation_job"), 180)
+        wait_until(lambda: "raw_orders" in ui.assets("ingestion"), 30, "ingestion in the UI")
+        done = ui.wait_for_end(ui.launch("ingestion", "ingestion_job"), 180)
         assert done.status == "SUCCESS", done.text
-        assert done.tags["dagster/image"] == f"{installation.images}/orders:{tag}"
+        assert done.tags["dagster/image"] == f"{installation.images}/ingestion:{tag}"
     finally:
-        run("helm", "rollback", "orders", revision, "--wait", "--namespace", namespace.name)
+        run("helm", "rollback", "ingestion", revision, "--wait", "--namespace", namespace.name)

@@ -23,6 +23,7 @@ from forge_platform.registrar.diagnosis import Diagnosis, Patience, Stage, diagn
 log = logging.getLogger(__name__)
 
 RUN_ID = "dagster/run-id"
+_EVICTED = "type=Warning,reason=Evicted"
 _TIMEOUT = (3, 15)
 _Status = dg.DagsterRunStatus
 _STARTED = (_Status.STARTING, _Status.STARTED, _Status.CANCELING)
@@ -96,6 +97,13 @@ class RunKeeper:
             if self._judge(active[run_id], diagnosis):
                 self._explained.add(run_id)
         self._forget_all_but({*found, *active})
+        self._remember_evictions(
+            {
+                run_id: objects
+                for run_id, objects in found.items()
+                if run_id in runs and self._is_unexplained(runs[run_id])
+            }
+        )
         seen = {(run_id, diagnosis.stage) for run_id, diagnosis in suspects.items()}
         self._first_seen = {key: at for key, at in self._first_seen.items() if key in seen}
         leaving = [
@@ -183,10 +191,23 @@ class RunKeeper:
         for reason in filter(None, map(killed, pods)):
             self._killed.setdefault(run_id, reason)
 
+    def _remember_evictions(self, failed: Mapping[str, RunObjects]) -> None:
+        """A pod that ends in time when it is evicted looks as if it had ended by itself."""
+        unknown = {run_id: found for run_id, found in failed.items() if run_id not in self._killed}
+        if not unknown:
+            return
+        for eviction in self._list(self._core.list_namespaced_event, field_selector=_EVICTED):
+            for run_id, objects in unknown.items():
+                if eviction.involved_object.uid in objects.uids:
+                    self._killed[run_id] = f"Evicted: {eviction.message}"
+
+    def _is_unexplained(self, run: dg.DagsterRun) -> bool:
+        return run.status == _Status.FAILURE and run.run_id not in self._explained
+
     def _explain(self, run: dg.DagsterRun) -> None:
         """Says in a failed run's log what Kubernetes did: the run itself does not know."""
         reason = self._killed.get(run.run_id)
-        if reason and run.status == _Status.FAILURE and run.run_id not in self._explained:
+        if reason and self._is_unexplained(run):
             self._explained.add(run.run_id)
             self._instance.report_engine_event(f"Kubernetes ended the run's pod. {reason}", run)
 
