@@ -536,7 +536,7 @@ INSERT INTO customers SELECT g, '', repeat('x', 400), '2024-01-01' FROM generate
 
 def parts(database: DatabaseResource, source: SourceTable) -> Sequence[sql.Composable]:
     with database.snapshot() as snapshot:
-        return extraction._queries(snapshot, source, extraction._range(source, FULL, None), 3)
+        return extraction._queries(snapshot, source, extraction._range(source, FULL, Position()), 3)
 
 
 def test_a_large_table_is_read_in_parts_that_hold_every_row_once(
@@ -782,3 +782,72 @@ def test_nothing_is_missed_while_many_write_at_once(database: DatabaseResource) 
 def test_the_source_being_away_while_extracting_is_transient(database: DatabaseResource) -> None:
     with pytest.raises(SourceUnavailable):
         extract(changed(database, port=1), CUSTOMERS, INCREMENTAL, at(None))
+
+
+# What looks as if it could be left out
+
+
+def test_a_new_column_is_read_of_all_rows(database: DatabaseResource) -> None:
+    """Its default fills the old rows, and renews no time stamp."""
+    insert(database, 1, OLD)
+    insert(database, 2, "2024-02-01T00:00:00Z")
+    first = read(extract(database, CUSTOMERS, INCREMENTAL, at(None)))
+    execute(database, "ALTER TABLE customers ADD COLUMN country text NOT NULL DEFAULT 'DE'")
+    assert extract(database, CUSTOMERS, INCREMENTAL, first).rows is None
+    wider = replace(CUSTOMERS, columns={**CUSTOMERS.columns, "country": "text"})
+    second = extract(database, wider, INCREMENTAL, first)
+    assert second.mode == "overwrite"
+    assert ids(second) == [1, 2]
+    assert extract(database, wider, INCREMENTAL, position(second)).rows is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "problem"),
+    [
+        ("numeric(12,2)", "NaN", "NaN"),
+        ("date", "infinity", "infinity"),
+        ("timestamptz", "10000-01-01", "outside of 1 to 9999"),
+        ("timestamp", "0001-01-01 BC", "outside of 1 to 9999"),
+        ("time", "24:00", "24:00"),
+    ],
+)
+def test_what_is_refused_is_found_before_the_first_row_is_merged(
+    database: DatabaseResource, kind: str, value: str, problem: str
+) -> None:
+    """A merge of many rows is committed in pieces, and a piece cannot be taken back."""
+    execute(database, f"ALTER TABLE customers ADD COLUMN odd {kind}")
+    source = replace(CUSTOMERS, columns={**CUSTOMERS.columns, "odd": kind})
+    insert(database, 1, now())
+    write = extract(database, source, INCREMENTAL, at(OLD))
+    assert ids(write) == [1]
+    insert(database, 2, now())
+    execute(database, "UPDATE customers SET odd = %s WHERE customer_id = 2", (value,))
+    with pytest.raises(SourceSchemaError, match=f"column odd .*{problem}"):
+        extract(database, source, INCREMENTAL, at(OLD))
+
+
+def test_after_a_run_that_leaves_a_gap_the_next_one_reads(database: DatabaseResource) -> None:
+    insert(database, 1, "2024-01-01T00:00:00Z")
+    first = read(extract(database, CUSTOMERS, INCREMENTAL, at(None)))
+    insert(database, 2, "2024-03-01T00:00:00Z")
+    gap = extract(database, CUSTOMERS, ExtractConfig(since="2024-02-01"), first)
+    assert (gap.watermark, gap.window) == (first.watermark, "")
+    assert ids(extract(database, CUSTOMERS, INCREMENTAL, position(gap))) == [1, 2]
+
+
+def test_a_key_that_tables_inherit_is_not_unique(database: DatabaseResource) -> None:
+    execute(database, "ALTER TABLE customers ADD PRIMARY KEY (customer_id)")
+    execute(database, "CREATE TABLE heirs () INHERITS (customers)")
+    insert(database, 1, OLD, "old")
+    execute(database, "INSERT INTO heirs VALUES (1, 'a@b.c', 'new', now())")
+    assert ids(extract(database, NEWEST, FULL, at(None))) == [1]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["time", "time(3)", "timetz", "timetz(2)", "timestamp(3)", "timestamptz(0)", "varchar(9)"],
+)
+def test_types_may_be_given_by_their_short_names(database: DatabaseResource, kind: str) -> None:
+    execute(database, f"ALTER TABLE customers ADD COLUMN odd {kind}")
+    source = replace(CUSTOMERS, columns={**CUSTOMERS.columns, "odd": kind})
+    assert "odd" not in extraction.verify_columns(database, source)

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import polars as pl
@@ -17,6 +18,7 @@ import pytest
 from nessie import Nessie
 from polars.testing import assert_frame_equal
 from pyiceberg.catalog import Catalog
+from pyiceberg.exceptions import CommitFailedException
 
 from forge_platform.errors import ConfigurationError, PermanentError, SchemaMismatch
 from forge_platform.iceberg import write
@@ -25,7 +27,13 @@ from forge_platform.iceberg.describe import describe
 from forge_platform.iceberg.maintenance.compaction import Compaction, compact
 from forge_platform.iceberg.pruning import Scope
 from forge_platform.iceberg.state import state
-from forge_platform.iceberg.view import IcebergView, current_snapshot_id, files, live_rows
+from forge_platform.iceberg.view import (
+    IcebergView,
+    current_snapshot_id,
+    files,
+    live_rows,
+    stream_files,
+)
 from forge_platform.iceberg.write import TableOptions, WriteRequest, write_table
 from forge_platform.testing import ConnectionParameters
 
@@ -562,3 +570,100 @@ def test_merge_on_read_leaves_the_files_that_hold_old_rows(tmp_path: Path) -> No
     assert summary["total-delete-files"] == "0"
     expected = {key: "newest" if key < 600 else "old" for key in range(1000)}
     assert dict(rows(catalog).select("id", "name").rows()) == {**expected, 2000: "new"}
+
+
+def test_a_commit_that_landed_and_is_said_to_have_failed_is_kept(
+    catalog: Catalog, keyed: TableOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that got no answer asks again, and is told that somebody else was first."""
+    write_table(catalog, TABLE, WriteRequest(rows=things((1, 0, "a")), mode="merge"), keyed)
+    accept = type(catalog).commit_table
+    lost = ["answer"]
+
+    def commit_table(catalog: Catalog, *change: Any) -> Any:
+        answer = accept(catalog, *change)
+        if lost:
+            raise CommitFailedException(lost.pop())
+        return answer
+
+    monkeypatch.setattr(type(catalog), "commit_table", commit_table)
+    second = WriteRequest(rows=things((1, 1, "b"), (2, 1, "c")), mode="merge")
+    result = write_table(catalog, TABLE, second, keyed)
+    assert not lost
+    assert (result.inserted, result.updated) == (1, 1)
+    assert_frame_equal(rows(catalog), things((1, 1, "b"), (2, 1, "c")))
+
+
+def test_changes_of_a_table_without_a_key_count_equal_rows(catalog: Catalog) -> None:
+    def numbers(*values: int) -> WriteRequest:
+        return WriteRequest(rows=pl.DataFrame({"n": values}), mode="overwrite")
+
+    for before, after, came, went in (
+        ((5,), (5, 5), [5], []),
+        ((5, 5), (5,), [], [5]),
+        ((5, 5), (5, 7), [7], [5]),
+        ((1, 1, 2), (2, 2), [2], [1, 1]),
+    ):
+        write_table(catalog, TABLE, numbers(*before), TableOptions())
+        since = _snapshot(catalog)
+        write_table(catalog, TABLE, numbers(*after), TableOptions())
+        view = IcebergView(catalog.load_table(TABLE), TABLE, _snapshot(catalog))
+        changes = view.changes_since(since)
+        if changes.complete:  # Nessie shows no earlier snapshot
+            continue
+        assert (changes.rows["n"].to_list(), changes.removed["n"].to_list()) == (came, went)
+
+
+def test_a_row_without_an_order_is_older_than_one_that_has_it(
+    catalog: Catalog, keyed: TableOptions
+) -> None:
+    write_table(catalog, TABLE, WriteRequest(rows=things((1, 0, "known")), mode="merge"), keyed)
+    late = things((1, 0, "late")).with_columns(at=pl.lit(None, pl.Datetime("us", "UTC")))
+    write_table(catalog, TABLE, WriteRequest(rows=late, mode="merge"), keyed)
+    assert rows(catalog)["name"].to_list() == ["known"]
+
+
+def test_what_replaces_everything_does_so_whatever_its_order(
+    catalog: Catalog, keyed: TableOptions
+) -> None:
+    write_table(catalog, TABLE, WriteRequest(rows=things((1, 9, "wrong")), mode="merge"), keyed)
+    right = things((1, 0, "right"))
+    write_table(catalog, TABLE, WriteRequest(rows=right, mode="overwrite"), keyed)
+    assert_frame_equal(rows(catalog), right)
+
+
+def test_null_in_a_key_is_refused_in_a_stream_that_replaces_everything(
+    catalog: Catalog, keyed: TableOptions
+) -> None:
+    stream = things((1, 0, "a"), (None, 0, "b")).to_arrow().to_reader()
+    with pytest.raises(PermanentError, match="1 of 2 rows have no id"):
+        write_table(catalog, TABLE, WriteRequest(rows=stream, mode="overwrite"), keyed)
+    assert _snapshot(catalog) is None
+
+
+def test_keys_in_another_unit_of_time_delete_their_rows(catalog: Catalog) -> None:
+    frame = pl.DataFrame({"at": [at(0), at(1)]}, schema={"at": pl.Datetime("us", "UTC")})
+    write_table(catalog, TABLE, WriteRequest(rows=frame, mode="append"), TableOptions())
+    keys = frame.head(1).cast(pl.Datetime("ms", "UTC"))
+    request = WriteRequest(rows=frame.clear(), mode="merge", deleted_keys=keys)
+    write_table(catalog, TABLE, request, TableOptions())
+    found = IcebergView(catalog.load_table(TABLE), TABLE, _snapshot(catalog)).read()
+    assert found["at"].to_list() == [at(1)]
+
+
+def test_maps_uuids_and_nan_keys_come_back_once(catalog: Catalog) -> None:
+    data = pa.table(
+        {
+            "id": pa.array([float("nan"), 1.0]),
+            "map": pa.array([[("a", 1)], None], pa.map_(pa.string(), pa.int64())),
+            "uuid": pa.array([b"0" * 16, None], pa.uuid()),
+        }
+    )
+    for _ in range(2):
+        write_table(
+            catalog, TABLE, WriteRequest(rows=data, mode="merge"), TableOptions(key=("id",))
+        )
+    table = catalog.load_table(TABLE)
+    found = pa.Table.from_batches(stream_files(table, files(table, _snapshot(catalog)).values()))
+    assert found.num_rows == 2
+    assert sorted(map(str, found["map"].to_pylist())) == ["None", "[('a', 1)]"]

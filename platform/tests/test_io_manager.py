@@ -287,3 +287,41 @@ def test_a_run_can_be_repeated_on_the_snapshots_that_it_read(iceberg: IcebergRes
 def test_a_table_that_does_not_exist_yet_says_what_to_run(iceberg: IcebergResource) -> None:
     with pytest.raises(dg.Failure, match="materialise the asset things first"):
         iceberg.view("space.things")
+
+
+def test_text_keys_and_null_are_derived_again(iceberg: IcebergResource) -> None:
+    """One key is the name of a column, one is none, one is NULL."""
+    regions = pl.DataFrame({"region": ["region", "x", None], "value": [1, 2, 3]})
+    rounds = iter([regions, regions.with_columns(pl.col("value") * 10)])
+
+    @dg.asset(metadata=table_options(mode="overwrite"))
+    def facts() -> pl.DataFrame:
+        return next(rounds)
+
+    @dg.asset(metadata=table_options(mode="merge"))
+    def totals(facts: TableView, iceberg: IcebergResource) -> TableWrite:
+        work = plan_work(iceberg, "space.totals", [facts], RunModeConfig(), keys_of("region"))
+        return work.write(work.rows(facts).group_by("region").agg(pl.col("value").sum()))
+
+    for factor in (1, 10):
+        assert run([facts, totals], resources(iceberg)).success
+        found = iceberg.view("space.totals").read().sort("value")
+        assert found.rows() == [("region", factor), ("x", 2 * factor), (None, 3 * factor)]
+
+
+def test_days_of_a_time_zone_are_those_of_its_calendar(iceberg: IcebergResource) -> None:
+    """A date has no zone: the partition of a day in New York has the rows of that date."""
+    days = dg.DailyPartitionsDefinition("2024-01-01", timezone="America/New_York")
+    read: list[dt.date] = []
+
+    @dg.asset(partitions_def=days, metadata=table_options(mode="append", partition_by="day"))
+    def visits(context: dg.AssetExecutionContext) -> pl.DataFrame:
+        return pl.DataFrame({"day": [dt.date.fromisoformat(context.partition_key)]})
+
+    @dg.asset(partitions_def=days, metadata=table_options(mode="append", partition_by="day"))
+    def readers(visits: pl.DataFrame) -> None:
+        read.extend(visits["day"])
+
+    for key in ("2024-01-01", "2024-01-02"):
+        assert run([visits, readers], resources(iceberg), partition_key=key).success
+    assert read == [dt.date(2024, 1, 1), dt.date(2024, 1, 2)]

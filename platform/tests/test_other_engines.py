@@ -115,7 +115,7 @@ def test_duckdb_reads_added_columns_and_replaced_partitions(
     write_table(catalog, TABLE, WriteRequest(rows=rows, mode="merge"), DAILY)
     window = tuple(dt.datetime(2024, 1, day, tzinfo=dt.UTC) for day in (3, 5))
     scope = Scope("day", (window[0], window[1]))
-    wider = rows.filter(scope.predicate()).head(5).with_columns(extra=pl.lit("new"))
+    wider = rows.filter(scope.predicate(rows.schema)).head(5).with_columns(extra=pl.lit("new"))
     write_table(catalog, TABLE, WriteRequest(rows=wider, mode="append", scope=scope), DAILY)
     found = theirs(engine, catalog)
     assert found["extra"].drop_nulls().len() == 5

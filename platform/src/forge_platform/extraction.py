@@ -43,8 +43,10 @@ _SHORT_NAMES = {
     "int2": "smallint",
     "int4": "integer",
     "int8": "bigint",
+    "time": "time without time zone",
     "timestamp": "timestamp without time zone",
     "timestamptz": "timestamp with time zone",
+    "timetz": "time with time zone",
     "varchar": "character varying",
 }
 
@@ -183,7 +185,7 @@ def extract(
         SourceUnavailable: the source is away, busy, or took too long; also while reading.
         AuthenticationFailed: it refuses the user.
     """
-    reading = _range(source, config, position.watermark)
+    reading = _range(source, config, position)
     ignored = verify_columns(database, source)
     settled, complete = _settled(database, source)
     watermark = reading.new_watermark(settled)
@@ -194,17 +196,19 @@ def extract(
         "watermark": watermark.isoformat() if watermark else "none",
         **_notes(source, ignored, sees_transactions=complete),
     }
+    replaces = reading.start is None and source.versions == "newest"
     with database.snapshot() as snapshot:
         window = _window(snapshot, source, watermark, position.window)
         if reading.mode == "incremental" and window.is_as_before:
             return TableWrite(rows=None, metadata=notes)
-        rows = snapshot.stream(_queries(snapshot, source, reading, database.stream_connections))
-    replaces = reading.start is None and source.versions == "newest"
+        queries = _queries(snapshot, source, reading, database.stream_connections)
+        # Many rows are merged in several commits, so a value that is refused must be found first.
+        rows = snapshot.stream(queries, verified=not replaces)
     return TableWrite(
         rows=rows,
         mode="overwrite" if replaces else None,
         watermark=watermark.isoformat() if watermark else None,
-        window=None if reading.leaves_gap else window.now,
+        window="" if reading.leaves_gap else window.now,
         continues=position.snapshot_id,
         metadata=notes,
     )
@@ -230,14 +234,26 @@ def verify_columns(database: "DatabaseResource", source: SourceTable) -> list[st
     return [name for name in found if name not in source.columns]
 
 
-def _range(source: SourceTable, config: ExtractConfig, watermark: str | None) -> _Range:
+def _range(source: SourceTable, config: ExtractConfig, position: Position) -> _Range:
     since = config.since_moment()
+    watermark = position.watermark
     current = _moment(watermark, f"The watermark of {source.name}") if watermark else None
     if since is not None:
         return _Range("since", since, current)
-    if config.mode == "full" or current is None:
+    if config.mode == "full" or current is None or _new_columns(source, position.window):
         return _Range("full", None, current)
     return _Range("incremental", current - source.overlap, current)
+
+
+def _new_columns(source: SourceTable, window: str | None) -> list[str]:
+    """Columns that no run has read yet: a default fills old rows without renewing their stamp."""
+    known = json.loads(window).get("columns") if window else None
+    new = [name for name in source.columns if known is not None and name not in known]
+    if new:
+        dg.get_dagster_logger().info(
+            "%s is read as a whole, for its new columns %s", source.name, ", ".join(new)
+        )
+    return new
 
 
 def _moment(text: str, what: str) -> datetime:
@@ -285,8 +301,9 @@ def _window(
     known = json.loads(before) if before else None
     since = datetime.fromisoformat(known["start"]) if known else start
     [(rows, digest, rows_since, digest_since)] = snapshot.rows(window_query(source, start, since))
-    now = {"start": start.isoformat(), "rows": rows, "digest": digest}
-    seen = {"start": since.isoformat(), "rows": rows_since, "digest": digest_since}
+    columns = list(source.columns)
+    now = {"start": start.isoformat(), "rows": rows, "digest": digest, "columns": columns}
+    seen = {**now, "start": since.isoformat(), "rows": rows_since, "digest": digest_since}
     return _Window(json.dumps(now), is_as_before=seen == known)
 
 
@@ -323,7 +340,9 @@ def _full_name(kind: str) -> str:
     if short is None:
         return kind
     name, modifier = short.groups(default="")
-    return _SHORT_NAMES.get(name, name) + modifier.replace(" ", "")
+    # timestamptz(3) is "timestamp(3) with time zone", and varchar(9) "character varying(9)"
+    first, zone, rest = _SHORT_NAMES.get(name, name).partition(" with")
+    return f"{first}{modifier.replace(' ', '')}{zone}{rest}"
 
 
 def _plain(kind: str) -> str:

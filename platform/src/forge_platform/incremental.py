@@ -59,8 +59,11 @@ class Work:
             return rows.clear().collect()
         for key in self.keys:
             # Files whose statistics rule this range out are not read.
-            rows = rows.filter(pl.col(key.name).is_between(key.min(), key.max()))
-        return rows.join(self.keys.lazy(), on=self.keys.columns, how="semi").collect()
+            column = pl.col(key.name)
+            within = column.is_between(pl.lit(key.min()), pl.lit(key.max()))
+            rows = rows.filter(within | column.is_null() if key.null_count() else within)
+        keys = self.keys.lazy()
+        return rows.join(keys, on=self.keys.columns, how="semi", nulls_equal=True).collect()
 
     def write(self, rows: "pl.DataFrame", **details: Any) -> TableWrite:  # noqa: ANN401
         """The derived rows in place of everything that the table has for these keys.

@@ -51,7 +51,14 @@ def table_options(
             readers and to compaction: for a large table of which every run changes a little
             everywhere.
         fixed_schema: a new column or a wider type in the rows is refused instead of applied.
+
+    Raises:
+        ConfigurationError: the name of a key's column has a comma.
     """
+    if wrong := [column for column in key if "," in column]:
+        raise ConfigurationError(
+            f"The key's column {wrong[0]!r} has a comma in its name: rename it in the asset."
+        )
     options = {
         WRITE_MODE: mode,
         KEY: ",".join(key),

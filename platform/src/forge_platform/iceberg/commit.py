@@ -141,22 +141,25 @@ def _commit_once(table: Table, plan: Plan, properties: Mapping[str, str]) -> Non
     commit_id = str(uuid.uuid4())
     changed = bool(plan.added or plan.removed) and not plan.same_rows
     version = {DATA_VERSION: commit_id} if changed else {}
+    transaction = QuickTransaction(table)
+    given = {**properties, **version, COMMIT_ID: commit_id}
+    snapshot = SnapshotOfFiles(transaction, table.io, given)
     try:
-        with storage_errors(table.location()), QuickTransaction(table) as transaction:
-            given = {**properties, **version, COMMIT_ID: commit_id}
-            snapshot = SnapshotOfFiles(transaction, table.io, given)
+        with storage_errors(table.location()), transaction:
             for file in plan.removed:
                 snapshot.delete_data_file(file)
             for file in plan.added:
                 snapshot.add(file)
             snapshot.commit()
-    except (CommitFailedException, ValidationException):
-        raise
-    except Exception:
-        # The catalog may have accepted the commit and failed to say so.
+    except Exception as error:
+        # The catalog may have accepted the commit, and failed to say so or, asked again by a client
+        # that got no answer, said that somebody else was first.
         table.refresh()
-        if committed(table, COMMIT_ID, commit_id) is None:
-            raise
+        if committed(table, COMMIT_ID, commit_id) is not None:
+            return
+        if isinstance(error, (CommitFailedException, ValidationException)):
+            snapshot.discard()
+        raise
 
 
 def _wait(attempt: int) -> None:

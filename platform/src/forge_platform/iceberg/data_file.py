@@ -5,7 +5,7 @@ pyiceberg's own reader turns a NULL into an empty list where the elements are st
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyiceberg.io.pyarrow import _read_all_delete_files, schema_to_pyarrow
 
+from forge_platform.iceberg.projection import field_id, projected
+
 if TYPE_CHECKING:
     from pyiceberg.table import FileScanTask, Table
 
 Positions: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
-
-_FIELD_ID = b"PARQUET:field_id"
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,14 @@ class DataFileReader:
         """
         wanted = schema_to_pyarrow(self.table.schema().select(*columns), include_field_ids=True)
         with self._opened() as file:
-            names = _names(file.schema_arrow, wanted)
+            names = _names(file.schema_arrow, wanted, self._name_mapping)
             position = 0
             for number in range(file.num_row_groups):
                 rows = file.metadata.row_group(number).num_rows
                 if touching is None or touching.is_between(position, position + rows - 1).any():
                     present = [name for name in names if name is not None]
                     group = file.read_row_group(number, columns=present)
-                    yield position, _in_schema(group, names, wanted, rows)
+                    yield position, self._in_schema(group, names, wanted, rows)
                 position += rows
 
     def rows_that(self, other: FileScanTask, columns: Sequence[str]) -> pl.DataFrame:
@@ -84,7 +84,41 @@ class DataFileReader:
             ]
             for first, group in self.groups(columns, touching=pl.Series(gone))
         ]
-        return pl.concat(parts)
+        empty = schema_to_pyarrow(self.table.schema().select(*columns)).empty_table()
+        return pl.concat([pl.DataFrame(pl.from_arrow(empty)), *parts])
+
+    @property
+    def _name_mapping(self) -> Mapping[str, int]:
+        """Field ids of the columns of files that were written without."""
+        mapping = self.table.name_mapping()
+        if mapping is None:
+            return {field.name: field.field_id for field in self.table.schema().fields}
+        return {
+            name: field.field_id
+            for field in mapping.root
+            for name in field.names
+            if field.field_id is not None
+        }
+
+    def _in_schema(
+        self, group: pa.Table, names: Sequence[str | None], wanted: pa.Schema, rows: int
+    ) -> pa.Table:
+        columns = [
+            self._absent(field, rows) if name is None else projected(group, name, field)
+            for name, field in zip(names, wanted, strict=True)
+        ]
+        return pa.Table.from_arrays(columns, schema=wanted)
+
+    def _absent(self, field: pa.Field[Any], rows: int) -> pa.Array[Any]:
+        """A column that the file has not: NULL, or the value of the partition that it is in."""
+        spec = self.table.specs()[self.task.file.spec_id]
+        for number, part in enumerate(spec.fields):
+            if part.source_id == field_id(field) and str(part.transform) == "identity":
+                values: Any = [self.task.file.partition[number]] * rows
+                filled: pa.Array[Any] = pa.array(values, field.type)
+                return filled
+        nothing: pa.Array[Any] = pa.nulls(rows, field.type)
+        return nothing
 
     @contextmanager
     def _opened(self) -> Iterator[pq.ParquetFile]:
@@ -103,19 +137,9 @@ def inside(
     return (positions >= first) & (positions < first + rows)
 
 
-def _names(found: pa.Schema, wanted: pa.Schema) -> list[str | None]:
+def _names(found: pa.Schema, wanted: pa.Schema, mapping: Mapping[str, int]) -> list[str | None]:
     """What the file calls each wanted column, by field id; None where it has none of it."""
-    by_id = {(field.metadata or {}).get(_FIELD_ID): field.name for field in found}
-    if set(by_id) == {None}:
-        return [field.name if field.name in found.names else None for field in wanted]
-    return [by_id.get((field.metadata or {})[_FIELD_ID]) for field in wanted]
-
-
-def _in_schema(
-    group: pa.Table, names: Sequence[str | None], wanted: pa.Schema, rows: int
-) -> pa.Table:
-    columns = [
-        pa.nulls(rows, field.type) if name is None else group.column(name).cast(field.type)
-        for name, field in zip(names, wanted, strict=True)
-    ]
-    return pa.Table.from_arrays(columns, schema=wanted)
+    by_id = {field_id(field): field.name for field in found}
+    if set(by_id) <= {None}:
+        by_id = {mapping.get(name): name for name in found.names}
+    return [by_id.get(field_id(field)) for field in wanted]

@@ -48,7 +48,8 @@ def choose_encodings(rows: pa.Table) -> Encodings:
 
 def _repeats(values: pa.ChunkedArray[pa.Scalar[pa.DataType]]) -> bool:
     kind = values.type
-    if types.is_nested(kind) or types.is_boolean(kind) or not len(values):
+    is_opaque = isinstance(kind, pa.BaseExtensionType) or types.is_nested(kind)
+    if is_opaque or types.is_boolean(kind) or not len(values):
         return False
     is_text = types.is_string(kind) or types.is_binary(kind)
     limit = _REPEATING_TEXT if is_text else _REPEATING_NUMBERS

@@ -112,8 +112,8 @@ class Lookup:
         if self._order is None:
             return self._same(reader, hits)
         new, current = pl.col(_ORDER), pl.col(self._order)
-        older = hits.filter(new < current)
-        undecided = hits.filter((new == current) | new.is_null() | current.is_null())
+        older = hits.filter((new < current) | (new.is_null() & current.is_not_null()))
+        undecided = hits.filter(new.eq_missing(current))
         return pl.concat([older, self._same(reader, undecided)])
 
     def _same(self, reader: DataFileReader, hits: pl.DataFrame) -> pl.DataFrame:
@@ -133,7 +133,7 @@ class Lookup:
         asked = existing.join(deleted, on=self._key, how="semi").get_column(ROW)
         if self._scope is None or not in_scope:
             return asked
-        inside = existing.filter(self._scope.predicate())
+        inside = existing.filter(self._scope.predicate(existing.schema))
         outdated = inside.join(self._keys, on=self._key, how="anti").get_column(ROW)
         return pl.concat([asked, outdated]).unique()
 

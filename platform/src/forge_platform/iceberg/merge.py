@@ -98,7 +98,8 @@ class Merge:
             incoming,
             self.key,
             deleted,
-            order_by=self.order_by,
+            # What takes the place of a part of the table does so whatever was there.
+            order_by=self.order_by if self.scope is None else None,
             insert_only=self.insert_only,
             scope=self.scope,
         )
@@ -113,13 +114,18 @@ def newest(rows: pl.DataFrame, key: Sequence[str], order_by: str | None) -> pl.D
         PermanentError: a key column holds NULL; the column and the count are named.
     """
     for column in key:
-        if missing := rows.get_column(column).null_count():
-            raise PermanentError(
-                f"{missing} of {rows.height} rows have no {column}, which is part of the key "
-                f"({', '.join(key)}). Reject these rows in the asset before they are written."
-            )
+        refuse_missing(column, rows.get_column(column).null_count(), rows.height, key)
     ordered = rows.sort(order_by, maintain_order=True, nulls_last=False) if order_by else rows
     return ordered.unique(subset=list(key), keep="last", maintain_order=True)
+
+
+def refuse_missing(column: str, missing: int, rows: int, key: Sequence[str]) -> None:
+    """Raises a PermanentError if rows have no value in a column of their key."""
+    if missing:
+        raise PermanentError(
+            f"{missing} of {rows} rows have no {column}, which is part of the key "
+            f"({', '.join(key)}). Reject these rows in the asset before they are written."
+        )
 
 
 @dataclass

@@ -15,11 +15,8 @@ if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile
     from pyiceberg.table import Table
 
-# Types whose statistics compare with Polars' physical form.
-_PRUNABLE = (
-    *(pl.Int32, pl.Int64, pl.Float32, pl.Float64),
-    *(pl.String, pl.Date, pl.Datetime),
-)
+# Types whose statistics compare with Polars' physical form; those of floats leave out NaN.
+_PRUNABLE = (pl.Int32, pl.Int64, pl.String, pl.Date, pl.Datetime)
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -30,7 +27,8 @@ class Scope:
 
     Attributes:
         column: the column that decides; None is the whole table.
-        window: first moment inside and first moment beyond; for a date or timestamp column.
+        window: first moment inside and first moment beyond; for a date or timestamp column. To a
+            column without a time zone, the moments are what a clock in their own zone shows.
         values: the values inside, for any other column.
     """
 
@@ -38,13 +36,13 @@ class Scope:
     window: tuple[dt.datetime, dt.datetime] | None = None
     values: Sequence[Any] = ()
 
-    def predicate(self) -> pl.Expr:
-        """Whether a row is inside."""
+    def predicate(self, schema: pl.Schema) -> pl.Expr:
+        """Whether a row of this schema is inside."""
         if self.column is None:
             return pl.lit(value=True)
         if self.window is None:
             return pl.col(self.column).is_in(list(self.values)).fill_null(value=False)
-        start, beyond = map(_microseconds, self.window)
+        start, beyond = self._edges(schema[self.column])
         moment = pl.col(self.column).dt.timestamp("us")
         return ((moment >= start) & (moment < beyond)).fill_null(value=False)
 
@@ -55,9 +53,17 @@ class Scope:
         low, high = bounds(file, table, self.column)
         if low is None or high is None:
             return True
-        edges = pl.Series([low, high]).cast(_polars_type(table, self.column)).dt.timestamp("us")
-        start, beyond = map(_microseconds, self.window)
+        kind = _polars_type(table, self.column)
+        edges = pl.Series([low, high]).cast(kind).dt.timestamp("us")
+        start, beyond = self._edges(kind)
         return bool(edges[1] >= start and edges[0] < beyond)
+
+    def _edges(self, kind: pl.DataType) -> Sequence[int]:
+        has_zone = isinstance(kind, pl.Datetime) and kind.time_zone is not None
+        return [
+            _microseconds(moment if has_zone else moment.replace(tzinfo=dt.UTC))
+            for moment in self.window or ()
+        ]
 
 
 def _microseconds(moment: dt.datetime) -> int:
@@ -72,7 +78,8 @@ def within(
         low, high = bounds(file, table, name)
         if low is None or high is None or not isinstance(keys.schema[name], _PRUNABLE):
             continue
-        keys = keys.filter(pl.col(name).to_physical().is_between(pl.lit(low), pl.lit(high)))
+        inside = pl.col(name).to_physical().is_between(pl.lit(low), pl.lit(high))
+        keys = keys.filter(inside | pl.col(name).is_null())
     return keys
 
 

@@ -31,7 +31,9 @@ def load(view: IcebergView, kind: object, scope: Scope | None) -> object:
         return view
     if scope is None and kind is pa.RecordBatchReader:
         return view.batches()
-    rows = view.scan() if scope is None else view.scan().filter(scope.predicate())
+    rows = view.scan()
+    if scope is not None:
+        rows = rows.filter(scope.predicate(rows.collect_schema()))
     if kind is pl.LazyFrame:
         return rows
     frame = rows.collect()

@@ -58,6 +58,6 @@ class Replace:
 
     def _kept(self, existing: pl.DataFrame) -> pl.DataFrame:
         if self.matching is None:
-            return existing.filter(~self.scope.predicate())
+            return existing.filter(~self.scope.predicate(existing.schema))
         on = self.matching.columns
         return existing.join(self.matching, on=on, how="anti", nulls_equal=True)

@@ -51,13 +51,8 @@ def storable_type(kind: pa.DataType) -> pa.DataType | None:
         return pa.timestamp("us", tz="UTC" if kind.tz else None)
     if isinstance(kind, pa.DictionaryType):
         return storable_type(kind.value_type)
-    if isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
-        value = storable_type(kind.value_type)
-        return value and pa.list_(value)
-    if isinstance(kind, pa.StructType):
-        fields = {field.name: storable_type(field.type) for field in kind}
-        known = [(name, value) for name, value in fields.items() if value]
-        return pa.struct(known) if len(known) == len(fields) else None
+    if pa.types.is_nested(kind):
+        return _storable_nested(kind)
     unknown = (
         pa.types.is_null,
         pa.types.is_duration,
@@ -66,6 +61,20 @@ def storable_type(kind: pa.DataType) -> pa.DataType | None:
         pa.types.is_interval,
     )
     return None if any(test(kind) for test in unknown) else kind
+
+
+def _storable_nested(kind: pa.DataType) -> pa.DataType | None:
+    if isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
+        value = storable_type(kind.value_type)
+        return value and pa.list_(value)
+    if isinstance(kind, pa.MapType):
+        key, item = storable_type(kind.key_type), storable_type(kind.item_type)
+        return pa.map_(key, item) if key and item else None
+    if isinstance(kind, pa.StructType):
+        fields = {field.name: storable_type(field.type) for field in kind}
+        known = [(name, value) for name, value in fields.items() if value]
+        return pa.struct(known) if len(known) == len(fields) else None
+    return None
 
 
 def table_schema(table: Table) -> pa.Schema:

@@ -27,6 +27,7 @@ from pyiceberg.utils.properties import property_as_int
 if TYPE_CHECKING:
     from pyiceberg.io import FileIO
     from pyiceberg.partitioning import PartitionSpec
+    from pyiceberg.table import Table
     from pyiceberg.table.metadata import TableMetadata
 
 
@@ -50,6 +51,16 @@ class QuickTransaction(Transaction):
         """The metadata as it will be."""
         return super().table_metadata if self._updates else self._table.metadata
 
+    def commit_transaction(self) -> Table:
+        """Commits once, and removes nothing when that fails.
+
+        pyiceberg would move what was planned onto a snapshot that the plan has not seen, where the
+        table allows retries, and remove the files of a commit that is said to have failed, also
+        when it has landed and its answer was lost.
+        """
+        self._snapshot_producers = []
+        return super().commit_transaction()
+
 
 class SnapshotOfFiles(_OverwriteFiles):
     """Adds and removes data files, and delete files that belong to one data file each.
@@ -69,6 +80,10 @@ class SnapshotOfFiles(_OverwriteFiles):
         )
         self._added_deletes: list[DataFile] = []
         self._obsolete: list[ManifestEntry] = []
+
+    def discard(self) -> None:
+        """Removes the manifests, once it is known that the snapshot is not part of the table."""
+        self._clean_all_uncommitted()
 
     def add(self, file: DataFile) -> None:
         """Adds a data file, or a file of position deletes."""

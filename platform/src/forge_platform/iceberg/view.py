@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 # Polars warns that its own planner, a first release, is not installed.
 os.environ.setdefault("POLARS_ICEBERG_PLANNER", "pyiceberg")
 
-_SIGN = "_sign"
+_SIGN = "_forge_sign"
+_COPY = "_forge_copy"
 
 
 def files(table: Table, snapshot_id: int | None) -> Mapping[str, FileScanTask]:
@@ -138,8 +139,7 @@ class IcebergView(TableView):
         ]
         total = pl.concat([none.with_columns(pl.lit(0, pl.Int32).alias(_SIGN)), *signed])
         net = total.group_by(none.columns, maintain_order=True).agg(pl.col(_SIGN).sum())
-        came, went = (net.filter(side) for side in (pl.col(_SIGN) > 0, pl.col(_SIGN) < 0))
-        return came.drop(_SIGN), went.drop(_SIGN)
+        return _repeated(net, pl.col(_SIGN)), _repeated(net, -pl.col(_SIGN))
 
     def _rows(
         self, wanted: Mapping[str, FileScanTask], other: Mapping[str, FileScanTask]
@@ -156,5 +156,18 @@ class IcebergView(TableView):
         return pl.concat([whole, *parts])
 
 
+def _repeated(net: pl.DataFrame, times: pl.Expr) -> pl.DataFrame:
+    """The rows with a positive number of times, so often."""
+    counted = net.with_columns(times.alias(_SIGN)).filter(pl.col(_SIGN) > 0)
+    numbers = pl.int_range(counted.height, eager=True).repeat_by(counted[_SIGN]).explode()
+    return counted.drop(_SIGN)[numbers.drop_nulls()]
+
+
 def _minus(rows: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
-    return rows.join(others, on=rows.columns, how="anti", nulls_equal=True)
+    """The rows that the others have not, or not so often."""
+    columns = rows.columns
+    if rows.n_unique() == rows.height and others.n_unique() == others.height:
+        return rows.join(others, on=columns, how="anti", nulls_equal=True)
+    copy = pl.int_range(pl.len()).over(columns).alias(_COPY)
+    left, right = rows.with_columns(copy), others.with_columns(copy)
+    return left.join(right, on=left.columns, how="anti", nulls_equal=True).drop(_COPY)

@@ -29,7 +29,7 @@ from forge_platform.errors import (
     StorageFull,
 )
 from forge_platform.iceberg.commit import CommitResult, Plan, commit, unchanged
-from forge_platform.iceberg.merge import Merge
+from forge_platform.iceberg.merge import Merge, refuse_missing
 from forge_platform.iceberg.pruning import Scope
 from forge_platform.iceberg.replace import Replace
 from forge_platform.iceberg.schema import reconcile, storable, table_schema
@@ -137,6 +137,11 @@ def _write(
             "add the metadata forge/key to the asset."
         )
     deleted = _frame(request.deleted_keys)
+    if request.scope is not None and deleted is not None:
+        raise ConfigurationError(
+            f"{identifier} is written by partitions: what is not among the rows of a partition is "
+            "removed from it anyway. Leave deleted_keys out."
+        )
     if request.scope is not None:
         return _write_partitions(table, batches, request, request.scope, options)
     if request.mode == "overwrite":
@@ -144,7 +149,9 @@ def _write(
     if options.key:
         return _merge(table, batches, request, deleted, options)
     if deleted is not None:
-        change = Replace(rows=_aligned(table, batches), matching=deleted)
+        rows = _aligned(table, batches)
+        matching = deleted.cast(rows.select(deleted.columns).schema)
+        change = Replace(rows=rows, matching=matching)
         return commit(table, change.plan, request.properties, carry=request.carry)
     return _append(table, batches, request)
 
@@ -208,7 +215,8 @@ def _overwrite(
 ) -> CommitResult:
     """Replaces all rows; where they fit in memory, only the files that differ."""
     if not options.key or isinstance(request.rows, pa.RecordBatchReader):
-        return _stream(table, batches, request, replaces=True)
+        keyed = pa.RecordBatchReader.from_batches(batches.schema, _with_keys(batches, options.key))
+        return _stream(table, keyed, request, replaces=True)
     merge = Merge(
         rows=_aligned(table, batches),
         key=options.key,
@@ -216,6 +224,13 @@ def _overwrite(
         scope=Scope(),
     )
     return commit(table, merge.plan, request.properties, carry=request.carry)
+
+
+def _with_keys(batches: Iterable[pa.RecordBatch], key: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        for column in key:
+            refuse_missing(column, batch.column(column).null_count, batch.num_rows, key)
+        yield batch
 
 
 def _stream(
@@ -281,7 +296,7 @@ def _write_partitions(
 ) -> CommitResult:
     """Lets the rows take the place of the partitions that they are all of."""
     rows = _aligned(table, batches)
-    outside = rows.filter(~scope.predicate()).height
+    outside = rows.filter(~scope.predicate(rows.schema)).height
     if outside:
         raise PermanentError(
             f"{outside} of {rows.height} rows for {'.'.join(table.name())} lie outside the "

@@ -64,7 +64,25 @@ class ResultColumn:
         low, high = edges["min"].as_py(), edges["max"].as_py()
         if low is None or (low >= lowest and high <= highest):
             return None
+        return self.excluded
+
+    @property
+    def excluded(self) -> str:
+        """What its values must not be."""
+        if self._is_decimal:
+            return "NaN"
         return "24:00" if self.oid == _TIME else "infinity, or a year outside of 1 to 9999"
+
+    def is_inexact(self) -> sql.Composable:
+        """Whether a value is one of these, for PostgreSQL to tell."""
+        name = sql.Identifier(self.name)
+        if self._is_decimal:
+            return sql.SQL("{} = 'NaN'::numeric").format(name)
+        if self.oid == _TIME:
+            return sql.SQL("{} = '24:00'::time").format(name)
+        kind = {_DATE: "date", _TIMESTAMP: "timestamp", _TIMESTAMPTZ: "timestamptz"}[self.oid]
+        outside = "NOT ({0} >= '0001-01-01'::%s AND {0} < '10000-01-01'::%s)" % (kind, kind)  # noqa: UP031 - braces are psycopg2's
+        return sql.SQL(outside).format(name)
 
     def is_suspect(self, values: pa.Array[Any]) -> bool:
         """Whether a batch of values may hold a NaN."""

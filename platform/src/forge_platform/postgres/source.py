@@ -94,11 +94,16 @@ def window_query(source: SourceTable, start: datetime, *others: datetime) -> sql
 
 
 def key_query(source: SourceTable) -> sql.Composable:
-    """Rows if the source sees to it that no two rows have one key."""
+    """Rows if the source sees to it that no two rows have one key.
+
+    The index of a table does not cover the tables that inherit from it; that of a partitioned one
+    covers its partitions.
+    """
     return sql.SQL(
         "SELECT FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey) "
         "WHERE indrelid = {} AND indisunique AND indisvalid AND indpred IS NULL "
-        "AND indexprs IS NULL GROUP BY indexrelid "
+        "AND indexprs IS NULL AND NOT EXISTS (SELECT FROM pg_inherits JOIN pg_class "
+        "ON oid = inhparent WHERE inhparent = indrelid AND relkind <> 'p') GROUP BY indexrelid "
         "HAVING bool_and(attnotnull) AND array_agg(attname::text) <@ {}"
     ).format(_regclass(source), sql.Literal(list(source.key)))
 

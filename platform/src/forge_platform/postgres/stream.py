@@ -108,16 +108,25 @@ class Snapshot:
             raise failure(error, self._database) from error
 
     def stream(
-        self, statements: Sequence[sql.Composable], batch_rows: int = BATCH_ROWS
+        self,
+        statements: Sequence[sql.Composable],
+        batch_rows: int = BATCH_ROWS,
+        *,
+        verified: bool = False,
     ) -> pa.RecordBatchReader:
         """The rows of several queries with the same columns, in any order.
 
         Args:
             statements: the queries; each is read over a connection of its own.
             batch_rows: most rows in one batch.
+            verified: whether a value without an exact counterpart is looked for before the first
+                batch, which costs one more pass over the rows; else it is found on the way, or
+                after the last one.
         """
         columns = self._columns(statements[0])
         self._refuse_rewritten()
+        if verified:
+            self._refuse_inexact(statements, columns)
         [(snapshot,)] = self.rows(sql.SQL("SELECT pg_export_snapshot()"))
         with ExitStack() as opened:
             readers = [
@@ -136,6 +145,23 @@ class Snapshot:
                 f"{names} in {self._database.address} was rewritten or truncated when reading "
                 "began, and what it held cannot be seen any more: read again."
             )
+
+    def _refuse_inexact(
+        self, statements: Sequence[sql.Composable], columns: Sequence[ResultColumn]
+    ) -> None:
+        checked = [column for column in columns if column.can_be_inexact]
+        if not checked:
+            return
+        tests = sql.SQL(", ").join(
+            sql.SQL("coalesce(bool_or({}), false)").format(column.is_inexact())
+            for column in checked
+        )
+        for statement in statements:
+            query = sql.SQL("SELECT {} FROM ({}) AS rows").format(tests, statement)
+            [found] = self.rows(query)
+            for column, inexact_there in zip(checked, found, strict=True):
+                if inexact_there:
+                    raise inexact(column.name, column.excluded, self._database)
 
     def _columns(self, statement: sql.Composable) -> Sequence[ResultColumn]:
         try:
