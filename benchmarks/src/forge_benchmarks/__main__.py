@@ -112,9 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("benchmark", nargs="*", choices=[[], *BENCHMARKS], help="all when none")
     parser.add_argument("--rounds", type=int, default=3, help="times that each way is run (3)")
     parser.add_argument("--scale", action="store_true", help="how cost grows with size")
-    parser.add_argument(
-        "--rows", type=int, help="rows instead of 5 or 10 million"
-    )
+    parser.add_argument("--rows", type=int, help="rows instead of 5 or 10 million")
     parser.add_argument("--slow", action="store_true", help="with peers that take many minutes")
     parser.add_argument("--ours", action="store_true", help="without peers")
     parser.add_argument("--json", type=Path, default=ROOT / "results.json", help="where to write")
