@@ -111,7 +111,7 @@ def test_what_changes_while_the_registrar_is_away_is_caught_up_with(
 
 
 def test_a_webserver_that_starts_anew_shows_every_location(
-    namespace: Namespace, toy: ToyLocation
+    namespace: Namespace, ui: Dagster, toy: ToyLocation
 ) -> None:
     toy.deploy("v1", "--wait")
     namespace.delete_pods("component=dagster-webserver", "--grace-period=1")
@@ -119,6 +119,7 @@ def test_a_webserver_that_starts_anew_shows_every_location(
     toy.deploy("v2", "--wait")
     with namespace.forward("service/forge-dagster-webserver", 3000) as url:
         wait_until(lambda: seen(Dagster(url), "alpha", "v2"), 20, "alpha in the new webserver")
+    wait_until(lambda: seen(ui, "alpha", "v2"), 20, "the forward that the other tests use")
 
 
 @pytest.mark.parametrize(
