@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -365,6 +366,29 @@ def test_other_types_of_columns(landing: Landing) -> None:
     found = landing.load_one("a.csv", content, schema)
     assert found.rows.rows()[0][:3] == (1, 2.5, datetime(2024, 1, 31, tzinfo=UTC).date())
     assert [line for line, _, _ in found.rejections] == [3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("inf", inf), ("-Infinity", -inf), ("1e308", 1e308), ("0.1", 0.1)]
+)
+def test_numbers_a_double_holds(landing: Landing, text: str, number: float) -> None:
+    found = landing.load_one("a.csv", f"d\n{text}\n", FileSchema(columns={"d": "double"}))
+    assert found.rows["d"].to_list() == [number]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "number"),
+    [
+        ("a.csv", "d\n1\n1e400\n", "1e400"),
+        ("a.parquet", parquet(pl.DataFrame({"d": [1, 2**53 + 1]})), "9007199254740993"),
+    ],
+)
+def test_a_number_a_double_cannot_hold_is_rejected(
+    landing: Landing, name: str, content: str | bytes, number: str
+) -> None:
+    found = landing.load_one(name, content, FileSchema(columns={"d": "double"}))
+    assert found.rows["d"].to_list() == [1]
+    assert found.only_rejection()[1] == f"d is not a number: {number}"
 
 
 def test_an_unknown_type_is_a_configuration_error(landing: Landing) -> None:

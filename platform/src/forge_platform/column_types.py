@@ -1,7 +1,8 @@
 """Turns columns as they are found in files into columns of a table, by Iceberg type.
 
 A value that does not fit becomes NULL here and a reason there: nothing is rounded, cut or
-guessed. Text, which CSV has only, is accepted for every type.
+guessed, but for what a type cannot hold by its nature: parts of a microsecond, and the difference
+of a decimal number to the nearest double. Text, which CSV has only, is accepted for every type.
 """
 
 from __future__ import annotations
@@ -150,9 +151,16 @@ def _whole(dtype: pl.DataType) -> Callable[[pl.Expr, pl.DataType], pl.Expr | Non
 
 
 def _number(values: pl.Expr, found: pl.DataType) -> pl.Expr | None:
-    text = values.str.strip_chars() if found == pl.String else values
-    is_number = found == pl.String or found.is_numeric()
-    return text.cast(pl.Float64, strict=False) if is_number else None
+    if found == pl.String:
+        text = values.str.strip_chars()
+        number = text.cast(pl.Float64, strict=False)
+        too_large = number.is_infinite() & text.str.contains(r"\d")
+        return pl.when(~too_large).then(number)
+    if not found.is_numeric():
+        return None
+    number = values.cast(pl.Float64)
+    is_exact = values.abs() <= _LARGEST_EXACT_FLOAT
+    return pl.when(is_exact).then(number) if found.is_integer() else number
 
 
 def _date(values: pl.Expr, found: pl.DataType) -> pl.Expr | None:
