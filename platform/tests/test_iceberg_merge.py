@@ -10,6 +10,7 @@ from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import quote
 
 import polars as pl
@@ -19,8 +20,15 @@ from nessie import Nessie
 from polars.testing import assert_frame_equal
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.table import Table
+from pyiceberg.types import LongType
 
-from forge_platform.errors import ConfigurationError, PermanentError, SchemaMismatch
+from forge_platform.errors import (
+    CommitConflict,
+    ConfigurationError,
+    PermanentError,
+    SchemaMismatch,
+)
 from forge_platform.iceberg import write
 from forge_platform.iceberg.catalog import open_catalog
 from forge_platform.iceberg.describe import describe
@@ -35,6 +43,7 @@ from forge_platform.iceberg.view import (
     stream_files,
 )
 from forge_platform.iceberg.write import TableOptions, WriteRequest, write_table
+from forge_platform.tables import WriteMode
 from forge_platform.testing import ConnectionParameters
 
 KEYED = TableOptions(key=("id",), order_by="at")
@@ -210,6 +219,46 @@ def test_a_new_column_is_added_and_old_rows_have_null(
     wider = things((2, 0, "b")).with_columns(extra=pl.lit(7, pl.Int64))
     write_table(catalog, TABLE, WriteRequest(rows=wider, mode="merge"), keyed)
     assert rows(catalog)["extra"].to_list() == [None, 7]
+
+
+def test_a_pinned_view_has_the_columns_of_its_snapshot(
+    catalog: Catalog, keyed: TableOptions, place: str
+) -> None:
+    if place == REST:  # Nessie shows no snapshot but the newest one
+        return
+    write_table(catalog, TABLE, WriteRequest(rows=things((1, 0, "a")), mode="merge"), keyed)
+    before = current_snapshot_id(catalog.load_table(TABLE))
+    wider = things((2, 0, "b")).with_columns(extra=pl.lit(7, pl.Int64))
+    write_table(catalog, TABLE, WriteRequest(rows=wider, mode="merge"), keyed)
+    view = IcebergView(catalog.load_table(TABLE), TABLE, before)
+    columns = ["id", "at", "name"]
+    assert list(view.column_types()) == columns
+    assert view.scan().collect_schema().names() == view.batches().schema.names == columns
+    assert view.changes_since(None).rows.columns == columns
+    assert view.read().rows() == view.changes_since(None).rows.rows()
+
+
+@pytest.mark.parametrize("mode", ["merge", "overwrite"])
+def test_a_column_that_another_writer_adds_meanwhile_is_not_lost(
+    catalog: Catalog, keyed: TableOptions, mode: WriteMode
+) -> None:
+    write_table(catalog, TABLE, WriteRequest(rows=things((1, 0, "a")), mode="merge"), keyed)
+
+    def add_column(table: Table) -> None:
+        with catalog.load_table(TABLE).update_schema() as update:
+            update.add_column("extra", LongType())
+        refresh(table)
+
+    refresh = Table.refresh
+    request = WriteRequest(rows=things((2, 0, "b")), mode=mode)
+    with (
+        patch.object(Table, "refresh", add_column),
+        pytest.raises(CommitConflict, match="changed the schema of"),
+    ):
+        write_table(catalog, TABLE, request, keyed)
+    assert rows(catalog)["id"].to_list() == [1]
+    with pytest.raises(SchemaMismatch, match="extra is missing"):
+        write_table(catalog, TABLE, request, keyed)
 
 
 @pytest.mark.parametrize(

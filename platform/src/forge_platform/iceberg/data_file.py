@@ -1,4 +1,4 @@
-"""Reads one data file of a table by row groups, in the table's current schema.
+"""Reads one data file of a table by row groups, in the schema of a snapshot.
 
 pyiceberg's own reader turns a NULL into an empty list where the elements are structs.
 """
@@ -20,6 +20,7 @@ from pyiceberg.io.pyarrow import _read_all_delete_files, schema_to_pyarrow
 from forge_platform.iceberg.projection import field_id, projected
 
 if TYPE_CHECKING:
+    from pyiceberg.schema import Schema
     from pyiceberg.table import FileScanTask, Table
 
 Positions: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
@@ -27,10 +28,20 @@ Positions: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 
 @dataclass(frozen=True)
 class DataFileReader:
-    """The rows of one data file; a row's position is its number in the file, from 0."""
+    """The rows of one data file; a row's position is its number in the file, from 0.
+
+    Attributes:
+        as_of: the schema to read in; the table's current one when it is None.
+    """
 
     table: Table
     task: FileScanTask
+    as_of: Schema | None = None
+
+    @property
+    def schema(self) -> Schema:
+        """The schema that the rows are read in."""
+        return self.as_of or self.table.schema()
 
     @cached_property
     def deleted(self) -> Positions:
@@ -60,10 +71,10 @@ class DataFileReader:
         """Row groups, deleted rows included, each with the position of its first row.
 
         Args:
-            columns: names in the table's schema.
+            columns: names in the schema.
             touching: positions; row groups without any of them are left out.
         """
-        wanted = schema_to_pyarrow(self.table.schema().select(*columns), include_field_ids=True)
+        wanted = schema_to_pyarrow(self.schema.select(*columns), include_field_ids=True)
         with self._opened() as file:
             names = _names(file.schema_arrow, wanted, self._name_mapping)
             position = 0
@@ -84,7 +95,7 @@ class DataFileReader:
             ]
             for first, group in self.groups(columns, touching=pl.Series(gone))
         ]
-        empty = schema_to_pyarrow(self.table.schema().select(*columns)).empty_table()
+        empty = schema_to_pyarrow(self.schema.select(*columns)).empty_table()
         return pl.concat([pl.DataFrame(pl.from_arrow(empty)), *parts])
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -17,6 +18,7 @@ from forge_platform.tables import Changes, TableView
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from pyiceberg.schema import Schema
     from pyiceberg.table import FileScanTask, Table
 
 # Polars warns that its own planner, a first release, is not installed.
@@ -34,19 +36,23 @@ def files(table: Table, snapshot_id: int | None) -> Mapping[str, FileScanTask]:
     return {task.file.file_path: task for task in tasks}
 
 
-def read_files(table: Table, tasks: Sequence[FileScanTask]) -> pl.DataFrame:
-    """The rows of some data files in the table's current schema, deletes applied."""
-    parts = concurrently(lambda task: list(stream_files(table, [task])), tasks)
+def read_files(
+    table: Table, tasks: Sequence[FileScanTask], as_of: Schema | None = None
+) -> pl.DataFrame:
+    """The rows of some data files, deletes applied, in the current or another schema."""
+    parts = concurrently(lambda task: list(stream_files(table, [task], as_of)), tasks)
     batches = [batch for part in parts for batch in part]
-    schema = table.schema().as_arrow()
+    schema = (as_of or table.schema()).as_arrow()
     return pl.DataFrame(pl.from_arrow(pa.Table.from_batches(batches, schema)))
 
 
-def stream_files(table: Table, tasks: Iterable[FileScanTask]) -> Iterator[pa.RecordBatch]:
+def stream_files(
+    table: Table, tasks: Iterable[FileScanTask], as_of: Schema | None = None
+) -> Iterator[pa.RecordBatch]:
     """The same in bounded memory, one file after the other."""
-    schema = table.schema().as_arrow()
+    schema = (as_of or table.schema()).as_arrow()
     for task in tasks:
-        for group in DataFileReader(table, task).rows(schema.names):
+        for group in DataFileReader(table, task, as_of).rows(schema.names):
             yield from pa.Table.from_arrays(group.columns, schema=schema).to_batches()
 
 
@@ -69,14 +75,22 @@ class IcebergView(TableView):
         self.identifier = identifier
         self.snapshot_id = snapshot_id
 
+    @cached_property
+    def schema(self) -> Schema:
+        """The table's schema when the snapshot was written, as every reader of Iceberg sees it."""
+        snapshot = self.table.snapshot_by_id(self.snapshot_id) if self.snapshot_id else None
+        if snapshot is None or snapshot.schema_id is None:
+            return self.table.schema()
+        return self.table.schemas()[snapshot.schema_id]
+
     def column_types(self) -> Mapping[str, str]:
         """Column name to Iceberg type, as Iceberg prints it."""
-        return {field.name: str(field.field_type) for field in self.table.schema().fields}
+        return {field.name: str(field.field_type) for field in self.schema.fields}
 
     def scan(self) -> pl.LazyFrame:
         """The rows, lazily; filters and projections are pushed into the files."""
         if self.snapshot_id is None:
-            return read_files(self.table, []).lazy()
+            return self._read([]).lazy()
         return pl.scan_iceberg(self.table, snapshot_id=self.snapshot_id)
 
     def read(self, columns: Sequence[str] | None = None) -> pl.DataFrame:
@@ -95,7 +109,7 @@ class IcebergView(TableView):
     def batches(self) -> pa.RecordBatchReader:
         """The rows as a stream of Arrow batches, in bounded memory."""
         return pa.RecordBatchReader.from_batches(
-            self.table.schema().as_arrow(), stream_files(self.table, self.tasks())
+            self.schema.as_arrow(), stream_files(self.table, self.tasks(), self.schema)
         )
 
     def changes_since(self, snapshot_id: int | None) -> Changes:
@@ -131,7 +145,7 @@ class IcebergView(TableView):
         """What came and went in all: a row that came and went again did neither."""
         if len(parts) == 1:
             return parts[0]
-        none = read_files(self.table, [])
+        none = self._read([])
         signed = [
             frame.with_columns(pl.lit(sign, pl.Int32).alias(_SIGN))
             for came, went in parts
@@ -145,15 +159,17 @@ class IcebergView(TableView):
         self, wanted: Mapping[str, FileScanTask], other: Mapping[str, FileScanTask]
     ) -> pl.DataFrame:
         """The rows of a snapshot that lie where another has none."""
-        whole = read_files(self.table, [wanted[path] for path in wanted if path not in other])
-        columns = self.table.schema().as_arrow().names
+        whole = self._read([wanted[path] for path in wanted if path not in other])
         shared = [(wanted[path], other[path]) for path in wanted if path in other]
         parts = [
-            DataFileReader(self.table, here).rows_that(there, columns)
+            DataFileReader(self.table, here, self.schema).rows_that(there, whole.columns)
             for here, there in shared
             if there.delete_files - here.delete_files
         ]
         return pl.concat([whole, *parts])
+
+    def _read(self, tasks: Sequence[FileScanTask]) -> pl.DataFrame:
+        return read_files(self.table, tasks, self.schema)
 
 
 def _repeated(net: pl.DataFrame, times: pl.Expr) -> pl.DataFrame:

@@ -152,7 +152,7 @@ def _write(
         rows = _aligned(table, batches)
         matching = deleted.cast(rows.select(deleted.columns).schema)
         change = Replace(rows=rows, matching=matching)
-        return commit(table, change.plan, request.properties, carry=request.carry)
+        return _commit(table, change, request)
     return _append(table, batches, request)
 
 
@@ -223,7 +223,7 @@ def _overwrite(
         order_by=options.order_by,
         scope=Scope(),
     )
-    return commit(table, merge.plan, request.properties, carry=request.carry)
+    return _commit(table, merge, request)
 
 
 def _with_keys(batches: Iterable[pa.RecordBatch], key: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -282,8 +282,8 @@ def _merge(
             insert_only=insert_only,
             on_read=options.on_read,
         )
-        properties = request.properties if is_last else _without_position(request.properties)
-        total = _sum(total, commit(table, merge.plan, properties, carry=request.carry))
+        part = request if is_last else _without_position(request)
+        total = _sum(total, _commit(table, merge, part))
     return total
 
 
@@ -308,7 +308,26 @@ def _write_partitions(
         if options.key
         else Replace(rows=rows, scope=scope)
     )
-    return commit(table, change.plan, request.properties, carry=request.carry)
+    return _commit(table, change, request)
+
+
+def _commit(table: Table, change: Merge | Replace, request: WriteRequest) -> CommitResult:
+    """Commits rows that have the table's schema, unless another writer changes it meanwhile."""
+    schema = table.schema()
+
+    def plan(current: Table) -> Plan:
+        if current.schema() != schema:
+            raise _schema_changed(current)
+        return change.plan(current)
+
+    return commit(table, plan, request.properties, carry=request.carry)
+
+
+def _schema_changed(table: Table) -> CommitConflict:
+    return CommitConflict(
+        f"Another writer changed the schema of {'.'.join(table.name())} while rows were written. "
+        "Retry: the rows are then compared with the new one."
+    )
 
 
 def _frame(data: Frame | None) -> pl.DataFrame | None:
@@ -322,6 +341,8 @@ def _aligned(table: Table, batches: Iterable[pa.RecordBatch]) -> pl.DataFrame:
     if not collected:
         return pl.DataFrame(pl.from_arrow(schema.empty_table()))
     data = pa.Table.from_batches(collected)
+    if set(schema.names) != set(data.column_names):
+        raise _schema_changed(table)
     return pl.DataFrame(pl.from_arrow(data.select(schema.names).cast(schema)))
 
 
@@ -354,8 +375,11 @@ def _marked_last(
     yield previous, True
 
 
-def _without_position(properties: Mapping[str, str]) -> Mapping[str, str]:
-    return {name: value for name, value in properties.items() if not is_lasting(name)}
+def _without_position(request: WriteRequest) -> WriteRequest:
+    given = request.properties.items()
+    return replace(
+        request, properties={name: value for name, value in given if not is_lasting(name)}
+    )
 
 
 def _sum(first: CommitResult, second: CommitResult) -> CommitResult:
