@@ -6,11 +6,20 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from psycopg2 import sql
 
-from forge_platform import SourceUnavailable
+from forge_platform import (
+    ExtractConfig,
+    IcebergResource,
+    SourceTable,
+    SourceUnavailable,
+    extract,
+)
+from forge_platform.iceberg.state import WATERMARK, WINDOW
+from forge_platform.iceberg.write import TableOptions, WriteRequest, write_table
 from forge_platform.postgres.stream import Snapshot
 from forge_platform.resources.database import DatabaseResource
 from forge_platform.testing import ConnectionParameters
@@ -70,6 +79,38 @@ def test_a_table_that_was_rewritten_is_not_taken_for_empty(
             rows_of(snapshot, read)
     with database.snapshot() as snapshot:
         assert rows_of(snapshot, read) == (0 if "TRUNCATE" in change else 1000)
+
+
+def test_what_a_source_gains_between_two_runs_arrives_in_its_table(
+    database: DatabaseResource, tmp_path: Path
+) -> None:
+    iceberg = IcebergResource(
+        catalog_uri=f"sqlite:///{tmp_path}/catalog.db", warehouse_path=f"file://{tmp_path}/tables"
+    )
+    columns = {"id": "int", "at": "timestamptz"}
+    source = SourceTable(
+        "public", "events", columns, watermark_column="at", key=("id",), schema_changes="add"
+    )
+
+    def run() -> None:
+        found = extract(database, source, ExtractConfig(), iceberg.position("space.events"))
+        assert found.rows is not None
+        properties = {WATERMARK: found.watermark or "", WINDOW: found.window or ""}
+        mode = found.mode or "merge"
+        request = WriteRequest(rows=found.rows, mode=mode, properties=properties)
+        write_table(iceberg.catalog(), "space.events", request, TableOptions(key=("id",)))
+
+    execute(database, "CREATE TABLE events (id int PRIMARY KEY, at timestamptz DEFAULT now())")
+    execute(database, "INSERT INTO events VALUES (1)")
+    run()
+    execute(database, "ALTER TABLE events ALTER id TYPE bigint, ADD size int DEFAULT 7")
+    execute(database, "INSERT INTO events VALUES (3000000000)")
+    run()
+    execute(database, "UPDATE events SET size = 8, at = now() WHERE id = 1")
+    run()
+    view = iceberg.view("space.events")
+    assert view.column_types() == {"id": "long", "at": "timestamptz", "size": "int"}
+    assert sorted(view.read(["id", "size"]).rows()) == [(1, 8), (3_000_000_000, 7)]
 
 
 @pytest.mark.parametrize(

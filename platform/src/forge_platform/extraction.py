@@ -11,9 +11,8 @@ takes the time before it begins its transaction) has the overlap as a margin.
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +20,7 @@ import dagster as dg
 from pydantic import Field
 
 from forge_platform.errors import ConfigurationError, SourceSchemaError
+from forge_platform.postgres.type_names import full_name, is_wider, plain
 from forge_platform.tables import Position, TableWrite
 
 if TYPE_CHECKING:
@@ -31,24 +31,6 @@ if TYPE_CHECKING:
 
 _LARGE_PAGES = 2_000  # of 8 KiB; below, another connection costs more than it gains
 _MOMENTS = {"timestamp with time zone", "timestamp without time zone"}
-_MODIFIER = re.compile(r"\([^)]*\)")
-_ONE_WORD = re.compile(r"(\w+)\s*(\(.*\))?")
-_SHORT_NAMES = {
-    "bool": "boolean",
-    "char": "character",
-    "decimal": "numeric",
-    "float4": "real",
-    "float8": "double precision",
-    "int": "integer",
-    "int2": "smallint",
-    "int4": "integer",
-    "int8": "bigint",
-    "time": "time without time zone",
-    "timestamp": "timestamp without time zone",
-    "timestamptz": "timestamp with time zone",
-    "timetz": "time with time zone",
-    "varchar": "character varying",
-}
 
 
 class ExtractConfig(dg.Config):
@@ -102,6 +84,9 @@ class SourceTable:
         key: columns that identify a row, for ``versions``.
         versions: ``newest`` reads, of several rows with one key, only the newest; ``all`` reads
             every row, and a full run adds to the table instead of replacing it.
+        schema_changes: what may differ from ``columns`` in the source. ``widen``: a type, where
+            every value fits and Iceberg can widen the table's; ``add``: this, and new columns are
+            extracted too, after ``columns``; ``refuse``: nothing, not even new columns.
     """
 
     schema: str
@@ -112,6 +97,7 @@ class SourceTable:
     also: Recent | None = None
     key: tuple[str, ...] = ()
     versions: Literal["newest", "all"] = "newest"
+    schema_changes: Literal["widen", "add", "refuse"] = "widen"
 
     def __post_init__(self) -> None:
         named = [*self.key, self.watermark_column, *([self.also.column] if self.also else [])]
@@ -119,7 +105,7 @@ class SourceTable:
             raise ConfigurationError(
                 f"{self.name} uses {', '.join(missing)} without extracting it: add it to columns."
             )
-        if _plain(_full_name(self.columns[self.watermark_column])) not in _MOMENTS:
+        if plain(full_name(self.columns[self.watermark_column])) not in _MOMENTS:
             raise ConfigurationError(
                 f"The watermark column {self.watermark_column} of {self.name} must be a "
                 f"timestamptz or timestamp, not {self.columns[self.watermark_column]}."
@@ -185,8 +171,9 @@ def extract(
         SourceUnavailable: the source is away, busy, or took too long; also while reading.
         AuthenticationFailed: it refuses the user.
     """
+    found = database.columns(source.schema, source.table)
+    source = expected_source(database, source, found)
     reading = _range(source, config, position)
-    ignored = verify_columns(database, source)
     settled, complete = _settled(database, source)
     watermark = reading.new_watermark(settled)
     notes = {
@@ -194,7 +181,7 @@ def extract(
         "extraction": reading.mode,
         "read_from": reading.start.isoformat() if reading.start else "the beginning",
         "watermark": watermark.isoformat() if watermark else "none",
-        **_notes(source, ignored, sees_transactions=complete),
+        **_notes(source, found, sees_transactions=complete),
     }
     replaces = reading.start is None and source.versions == "newest"
     with database.snapshot() as snapshot:
@@ -214,24 +201,36 @@ def extract(
     )
 
 
-def verify_columns(database: "DatabaseResource", source: SourceTable) -> list[str]:
-    """Compares a source table with what is expected of it.
+def expected_source(
+    database: "DatabaseResource", source: SourceTable, found: Mapping[str, str]
+) -> SourceTable:
+    """The table to extract, when its columns in the source are as the asset takes them.
+
+    Args:
+        database: the source.
+        source: the table as it is expected.
+        found: column name to type in the source.
 
     Returns:
-        The columns that the source has in addition.
+        The table, with the columns that are new where the asset takes these.
 
     Raises:
-        SourceSchemaError: the table or a column is missing, or a type is another; every
+        SourceSchemaError: a column is missing, or has a type that is not accepted; every
             difference is named.
     """
-    found = database.columns(source.schema, source.table)
     if differences := list(_differences(source, found)):
         raise SourceSchemaError(
             f"{source.name} in {database.address} is not what this pipeline expects:\n"
             + "\n".join(f"  - {difference}" for difference in differences)
             + "\nRestore the columns in the source, or change the expected ones with the asset."
         )
-    return [name for name in found if name not in source.columns]
+    if source.schema_changes != "add":
+        return source
+    return replace(source, columns={**source.columns, **_unexpected(source, found)})
+
+
+def _unexpected(source: SourceTable, found: Mapping[str, str]) -> Mapping[str, str]:
+    return {name: kind for name, kind in found.items() if name not in source.columns}
 
 
 def _range(source: SourceTable, config: ExtractConfig, position: Position) -> _Range:
@@ -324,38 +323,37 @@ def _queries(
 def _differences(source: SourceTable, found: Mapping[str, str]) -> Iterator[str]:
     from forge_platform.postgres.failures import nearest
 
+    unexpected = _unexpected(source, found)
     for name, kind in source.columns.items():
-        expected = _full_name(kind)
-        actual = found.get(name)
-        if actual is None:
-            others = [other for other in found if other not in source.columns]
-            yield f"column {name}: expected {expected}, missing{nearest(name, others)}"
-        elif expected not in {actual, _plain(actual)}:
-            yield f"column {name}: expected {expected}, found {actual}"
+        expected = full_name(kind)
+        if name not in found:
+            yield f"column {name}: expected {expected}, missing{nearest(name, unexpected)}"
+        elif expected in {found[name], plain(found[name])}:
+            continue
+        elif source.schema_changes == "refuse" or not is_wider(found[name], expected):
+            yield f"column {name}: expected {expected}, found {found[name]}"
+    if source.schema_changes == "refuse":
+        yield from (
+            f"column {name}: not expected, found {kind}" for name, kind in unexpected.items()
+        )
 
 
-def _full_name(kind: str) -> str:
-    """A type as PostgreSQL prints it: ``varchar(50)`` is ``character varying(50)``."""
-    short = _ONE_WORD.fullmatch(kind.strip().lower())
-    if short is None:
-        return kind
-    name, modifier = short.groups(default="")
-    # timestamptz(3) is "timestamp(3) with time zone", and varchar(9) "character varying(9)"
-    first, zone, rest = _SHORT_NAMES.get(name, name).partition(" with")
-    return f"{first}{modifier.replace(' ', '')}{zone}{rest}"
-
-
-def _plain(kind: str) -> str:
-    return _MODIFIER.sub("", kind)
+def _widened(source: SourceTable, found: Mapping[str, str]) -> Iterator[str]:
+    for name, kind in source.columns.items():
+        expected = full_name(kind)
+        if expected not in {found[name], plain(found[name])}:
+            yield f"{name} ({expected} to {found[name]})"
 
 
 def _notes(
-    source: SourceTable, ignored: list[str], *, sees_transactions: bool
+    source: SourceTable, found: Mapping[str, str], *, sees_transactions: bool
 ) -> Mapping[str, Any]:
     """What somebody should know about this run, in the log and for the metadata."""
     notes: dict[str, Any] = {}
-    if ignored:
+    if ignored := _unexpected(source, found):
         notes["ignored_columns"] = ", ".join(ignored)
+    if widened := list(_widened(source, found)):
+        notes["widened_columns"] = ", ".join(widened)
     if not sees_transactions:
         notes["late_commits"] = (
             f"Rows committed more than {source.overlap} after their time stamp can be missed: "
