@@ -421,6 +421,28 @@ def test_marked_rows_leave_and_come_back(
     assert ids() == [2, *range(5, 101)]
 
 
+def test_marked_rows_and_missing_keys_go_in_one_run(
+    database: DatabaseResource, iceberg: IcebergResource
+) -> None:
+    def change(write: TableWrite) -> TableWrite:
+        found = remove_marked(
+            write, database, MARKED, iceberg, TABLE, column="gone", config=ExtractConfig()
+        )
+        return remove_missing_keys(found, database, MARKED, iceberg, TABLE)
+
+    execute(database, SOFT)
+    load(database, iceberg, MARKED, change, ExtractConfig())
+    before = set(iceberg.view(TABLE).read()["id"])
+    execute(database, "UPDATE things SET gone = true, updated_at = now() WHERE id = 4")
+    execute(database, "DELETE FROM things WHERE id = 5")
+    write = load(database, iceberg, MARKED, change, ExtractConfig())
+    assert before - set(iceberg.view(TABLE).read()["id"]) == {4, 5}
+    assert write.metadata["deleted_keys"] == 2
+    assert write.metadata["deleted_examples"] == ["4", "5"]
+    why = "marked by gone; keys that the source does not have"
+    assert write.metadata["deleted_why"] == why
+
+
 def test_a_mark_that_is_not_extracted_is_refused(
     database: DatabaseResource, iceberg: IcebergResource
 ) -> None:

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
+from clock_location import deploy_clock
 from dagster_client import Dagster
 from installation import Installation
 from kubernetes import config as kubernetes_config
@@ -81,6 +82,14 @@ def api(webserver: str) -> Iterator[DagsterApi]:
 def locations() -> list[str]:
     """The code locations of this repository."""
     return LOCATIONS
+
+
+@pytest.fixture(scope="session")
+def clock(installation: Installation) -> Iterator[ToyLocation]:
+    """A location with a schedule that is due every minute."""
+    toy = deploy_clock(installation)
+    yield toy
+    toy.remove()
 
 
 @pytest.fixture(scope="module")

@@ -105,6 +105,25 @@ def ended(ui: Dagster, toy: ToyLocation, quota: None) -> Mapping[str, RunState]:
     return {name: ui.wait_for_end(run_id, 90) for name, run_id in launched.items()}
 
 
+@dataclass(frozen=True)
+class Launched:
+    """Runs that were launched together, by id, because what is tested takes its time."""
+
+    trivial: str
+    filling_disk: str
+
+
+@pytest.fixture(scope="module")
+def launched(ui: Dagster, toy: ToyLocation, ended: Mapping[str, RunState]) -> Launched:
+    del ended  # what cannot start must be told within a time, so nothing else is at work then
+    limits = {"container_config": {"resources": {"limits": {"ephemeral-storage": "20Mi"}}}}
+    fills = work(disk_mb=100, seconds=120.0)
+    return Launched(
+        trivial=ui.launch(toy.location, "work_job"),
+        filling_disk=ui.launch(toy.location, "work_job", fills, {**NO_RETRY, POD: limits}),
+    )
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_run_that_cannot_start_is_failed_with_the_reason(
     namespace: Namespace, ended: Mapping[str, RunState], name: str, figure: Callable[[str], None]
@@ -120,6 +139,7 @@ def test_a_run_that_cannot_start_is_failed_with_the_reason(
     wait_until(lambda: not namespace.get("job,pod", selector), 45, "removal of its Job")
 
 
+@pytest.mark.usefixtures("launched")
 def test_a_run_out_of_memory_says_its_limit_and_is_retried(ui: Dagster, known: ToyLocation) -> None:
     limits = {"container_config": {"resources": {"limits": {"memory": "300Mi"}}}}
     run_id = ui.launch(
@@ -154,26 +174,18 @@ def test_a_run_that_is_evicted_says_so_and_is_retried(
     assert ui.wait_for_end(again).status == "SUCCESS"
 
 
-def test_a_run_that_uses_up_its_disk_says_so(ui: Dagster, toy: ToyLocation) -> None:
-    limits = {"container_config": {"resources": {"limits": {"ephemeral-storage": "20Mi"}}}}
-    tags = {**NO_RETRY, POD: limits}
-    run_id = ui.launch(toy.location, "work_job", work(disk_mb=100, seconds=120.0), tags)
-    state = ui.wait_for_end(run_id, 150)
-    wait_until(lambda: "Evicted" in ui.run(run_id).text, 10, "the reason")
+def test_a_run_that_uses_up_its_disk_says_so(ui: Dagster, launched: Launched) -> None:
+    state = ui.wait_for_end(launched.filling_disk, 150)
+    wait_until(lambda: "Evicted" in ui.run(state.id).text, 10, "the reason")
     assert state.status == "FAILURE"
 
 
 def test_the_job_of_a_run_that_ended_is_removed(
-    namespace: Namespace, ui: Dagster, toy: ToyLocation, figure: Callable[[str], None]
+    namespace: Namespace, ui: Dagster, launched: Launched
 ) -> None:
-    state = ui.wait_for_end(ui.launch(toy.location, "work_job"))
-    begin = time.monotonic()
-    assert state.status == "SUCCESS"
-    selector = f"dagster/run-id={state.id}"
+    assert ui.wait_for_end(launched.trivial).status == "SUCCESS"
+    selector = f"dagster/run-id={launched.trivial}"
     wait_until(lambda: not namespace.get("job,pod", selector), 90, "removal of its Job")
-    figure(f"the Job of a run is gone {time.monotonic() - begin:.0f} s after its end")
-    started, done = map(state.seconds_until, ("LogMessageEvent", "RunSuccessEvent"))
-    figure(f"a trivial run: first log line {started:.1f} s after its launch, success {done:.1f} s")
 
 
 def test_a_run_whose_job_is_deleted_is_failed(

@@ -25,6 +25,7 @@ from hunted_pipeline import (
     ORDER_LOG,
     ORDERS,
     ORDERS_ON_READ,
+    ORDERS_SHOWN,
     OVERLAP,
     REJECTED,
     TOTALS,
@@ -170,6 +171,9 @@ def compare(places: Places, source: BusySource) -> None:
     assert len(orders) > 20
     assert difference(rows(places, ORDERS), orders) == []
     assert difference(rows(places, ORDERS_ON_READ), orders) == []
+    shown = source.rows(f"SELECT {ORDER_COLUMNS}, hidden FROM orders WHERE NOT hidden")  # noqa: S608
+    assert 0 < len(shown) < orders.total()
+    assert difference(rows(places, ORDERS_SHOWN), Counter(shown)) == []
     log = rows(places, ORDER_LOG)
     known = Counter(source.rows(f"SELECT {ORDER_COLUMNS} FROM order_versions"))  # noqa: S608
     assert difference(log - known, Counter()) == []

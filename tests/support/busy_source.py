@@ -24,7 +24,8 @@ SKEW_SECONDS = 1.5
 _SCHEMA = """
 CREATE TABLE orders (
     order_id bigint PRIMARY KEY, customer_id bigint NOT NULL, status text,
-    total_amount numeric(12,2), updated_at timestamptz NOT NULL
+    total_amount numeric(12,2), updated_at timestamptz NOT NULL,
+    hidden boolean NOT NULL DEFAULT false
 );
 CREATE INDEX ON orders (updated_at);
 CREATE TABLE order_versions (LIKE orders);
@@ -149,6 +150,7 @@ class _Lane:
             self._insert,
             self._update,
             self._update,
+            self._hide_or_show,
             self._delete,
             self._insert_again,
             self._add_customer_version,
@@ -230,6 +232,14 @@ class _Lane:
         statement = f"""UPDATE orders
             SET status = %(status)s, total_amount = %(amount)s, customer_id = %(customer)s,
                 updated_at = {_MOMENT}
+            WHERE order_id IN (SELECT order_id FROM orders
+                WHERE order_id %% %(lanes)s = %(lane)s
+                ORDER BY random() LIMIT %(some)s)"""  # noqa: S608
+        cursor.execute(statement, self._values())
+
+    def _hide_or_show(self, cursor: Cursor) -> None:
+        """Deletes a row softly, or takes that back."""
+        statement = f"""UPDATE orders SET hidden = NOT hidden, updated_at = {_MOMENT}
             WHERE order_id IN (SELECT order_id FROM orders
                 WHERE order_id %% %(lanes)s = %(lane)s
                 ORDER BY random() LIMIT %(some)s)"""  # noqa: S608

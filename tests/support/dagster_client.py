@@ -56,6 +56,21 @@ mutation Launch(
 }
 """
 
+_STATES = """
+query States($selector: RepositorySelector!) {
+  schedulesOrError(repositorySelector: $selector) {
+    ... on Schedules { results { name scheduleState { ...State } } }
+  }
+  sensorsOrError(repositorySelector: $selector) {
+    ... on Sensors { results { name sensorState { ...State } } }
+  }
+}
+fragment State on InstigationState {
+  status
+  ticks(limit: 5) { status timestamp error { message } runIds }
+}
+"""
+
 _RUN = """
 query Run($id: ID!) {
   runOrError(runId: $id) {
@@ -134,6 +149,18 @@ class Dagster:
         selector = {**_repository(location), "pipelineName": job}
         result = self.ask(_PLAN, selector=selector)["executionPlanOrError"]
         return f"{result['__typename']} {result.get('message', '')}".strip()
+
+    def schedules(self, location: str) -> Mapping[str, Mapping[str, Any]]:
+        """The state of each schedule of a location, with its last ticks, by name."""
+        return self._states(location, "schedule")
+
+    def sensors(self, location: str) -> Mapping[str, Mapping[str, Any]]:
+        """The state of each sensor of a location, with its last ticks, by name."""
+        return self._states(location, "sensor")
+
+    def _states(self, location: str, kind: str) -> Mapping[str, Mapping[str, Any]]:
+        found = self.ask(_STATES, selector=_repository(location))[f"{kind}sOrError"]["results"]
+        return {item["name"]: item[f"{kind}State"] for item in found}
 
     def launch(
         self,

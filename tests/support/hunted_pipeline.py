@@ -12,7 +12,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,7 @@ from forge_platform import (
     load_files,
     not_loaded,
     plan_work,
+    remove_marked,
     remove_missing_keys,
 )
 from forge_platform.iceberg import write
@@ -59,6 +60,7 @@ PIECE_ROWS = 100
 
 ORDERS = "space.orders"
 ORDERS_ON_READ = "space.orders_on_read"
+ORDERS_SHOWN = "space.orders_shown"
 ORDER_LOG = "space.order_log"
 CUSTOMERS = "space.customers"
 TOTALS = "space.order_totals"
@@ -79,6 +81,7 @@ _ORDERS = SourceTable(
     overlap=OVERLAP,
     key=("order_id",),
 )
+_ORDERS_SHOWN = replace(_ORDERS, columns={**_ORDERS.columns, "hidden": "boolean"})
 _ORDER_VERSIONS = SourceTable("public", "orders", _ORDERS.columns, overlap=OVERLAP, versions="all")
 _CUSTOMERS = SourceTable(
     "public",
@@ -92,6 +95,7 @@ _CARE = CareOptions(min_files=3, keep_days=0, keep_snapshots=5, metadata_version
 _OPTIONS = {
     ORDERS: TableOptions(key=("order_id",)),
     ORDERS_ON_READ: TableOptions(key=("order_id",), on_read=True),
+    ORDERS_SHOWN: TableOptions(key=("order_id",)),
     ORDER_LOG: TableOptions(key=("order_id", "updated_at")),
     CUSTOMERS: TableOptions(key=("customer_id",), order_by="updated_at"),
     TOTALS: TableOptions(key=("customer_id",)),
@@ -143,6 +147,7 @@ class Pipeline:
         self.steps: Mapping[str, Callable[[], None]] = {
             "orders": lambda: self._ingest(ORDERS, _ORDERS),
             "orders on read": lambda: self._ingest(ORDERS_ON_READ, _ORDERS),
+            "orders shown": lambda: self._ingest(ORDERS_SHOWN, _ORDERS_SHOWN),
             "order log": lambda: self._ingest(ORDER_LOG, _ORDER_VERSIONS, "append"),
             "customers": lambda: self._ingest(CUSTOMERS, _CUSTOMERS),
             "files": self._load_files,
@@ -158,6 +163,7 @@ class Pipeline:
         for table, source in (
             (ORDERS, _ORDERS),
             (ORDERS_ON_READ, _ORDERS),
+            (ORDERS_SHOWN, _ORDERS_SHOWN),
             (CUSTOMERS, _CUSTOMERS),
         ):
             self._ingest(table, source, compare=True)
@@ -166,7 +172,18 @@ class Pipeline:
     def _ingest(
         self, table: str, source: SourceTable, mode: WriteMode = "merge", *, compare: bool = False
     ) -> None:
-        found = extract(self._database, source, ExtractConfig(), self._iceberg.position(table))
+        config = ExtractConfig()
+        found = extract(self._database, source, config, self._iceberg.position(table))
+        if "hidden" in source.columns:
+            found = remove_marked(
+                found,
+                self._database,
+                source,
+                self._iceberg,
+                table,
+                column="hidden",
+                config=config,
+            )
         if compare or (mode == "merge" and self._chance.random() < 0.2):
             found = remove_missing_keys(found, self._database, source, self._iceberg, table)
         self._write(table, found, mode)

@@ -122,20 +122,32 @@ def remove_marked(
 def _with_deleted(
     write: TableWrite, view: "IcebergView", gone: "pl.DataFrame", why: str, notes: Mapping[str, int]
 ) -> TableWrite:
+    """The write, with further keys that go."""
+    found = {**write.metadata, **notes}
     if gone.is_empty():
-        return replace(write, metadata={**write.metadata, **notes, "deleted_keys": 0})
+        return replace(write, metadata={"deleted_keys": 0, **found})
     dg.get_dagster_logger().info("%s rows of %s go: %s", gone.height, view.identifier, why)
     examples = [", ".join(map(str, key)) for key in gone.head(EXAMPLES).iter_rows()]
     metadata: dict[str, Any] = {
-        **write.metadata,
-        **notes,
-        "deleted_keys": gone.height,
-        "deleted_why": why,
-        "deleted_examples": examples,
+        **found,
+        "deleted_keys": gone.height + found.get("deleted_keys", 0),
+        "deleted_why": "; ".join([*filter(None, [found.get("deleted_why")]), why]),
+        "deleted_examples": [*found.get("deleted_examples", []), *examples][:EXAMPLES],
     }
     # The write needs the table's columns, also where no row has changed.
     rows = view.table.schema().as_arrow().empty_table() if write.rows is None else write.rows
-    return replace(write, rows=rows, deleted_keys=gone, metadata=metadata)
+    return replace(write, rows=rows, deleted_keys=_all_keys(write, gone), metadata=metadata)
+
+
+def _all_keys(write: TableWrite, gone: "pl.DataFrame") -> "pl.DataFrame":
+    import polars as pl
+
+    from forge_platform.iceberg.write import to_reader
+
+    if write.deleted_keys is None:
+        return gone
+    earlier = pl.DataFrame(pl.from_arrow(to_reader(write.deleted_keys).read_all()))
+    return pl.concat([earlier.select(gone.columns).cast(gone.schema), gone])
 
 
 def _start(source: SourceTable, config: ExtractConfig, watermark: str | None) -> datetime | None:
