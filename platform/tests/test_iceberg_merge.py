@@ -11,12 +11,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
-from urllib.parse import quote
 
 import polars as pl
 import pyarrow as pa
 import pytest
-from nessie import Nessie
+from catalogs import FILES, REST, S3, catalog_at
 from polars.testing import assert_frame_equal
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException
@@ -44,17 +43,13 @@ from forge_platform.iceberg.view import (
 )
 from forge_platform.iceberg.write import TableOptions, WriteRequest, write_table
 from forge_platform.tables import WriteMode
-from forge_platform.testing import ConnectionParameters
 
 KEYED = TableOptions(key=("id",), order_by="at")
 DAILY = TableOptions(key=("id",), partition_by="day", granularity="day")
 TABLE = "space.things"
 
 
-FILES = "sqlite and files"
 FILES_ON_READ = "sqlite and files, merged on read"
-S3 = "postgresql and s3"
-REST = "rest and s3"
 
 
 @pytest.fixture(params=[FILES, FILES_ON_READ, S3, REST])
@@ -69,18 +64,7 @@ def keyed(place: str) -> TableOptions:
 
 @pytest.fixture
 def catalog(place: str, request: pytest.FixtureRequest, tmp_path: Path) -> Catalog:
-    if place in (FILES, FILES_ON_READ):
-        return open_catalog(f"sqlite:///{tmp_path}/catalog.db", f"file://{tmp_path}/tables", {})
-    if place == REST:
-        request.getfixturevalue("s3_bucket")
-        nessie: Nessie = request.getfixturevalue("nessie")
-        return nessie.new_catalog()
-    database: ConnectionParameters = request.getfixturevalue("new_database")
-    address = "{user}:{password}@{host}:{port}/{database}".format(
-        **{**database, "password": quote(database["password"], safe="")}
-    )
-    bucket: str = request.getfixturevalue("s3_bucket")
-    return open_catalog(f"postgresql://{address}", f"{bucket}/tables", {})
+    return catalog_at(place, request, tmp_path)
 
 
 def at(minute: int) -> dt.datetime:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from importlib.util import find_spec
@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 from pyiceberg.catalog import Catalog
+from pyiceberg.types import LongType, StringType
 
 from forge_platform.iceberg.catalog import open_catalog
 from forge_platform.iceberg.maintenance.compaction import Compaction, compact
@@ -120,6 +121,54 @@ def test_duckdb_reads_added_columns_and_replaced_partitions(
     found = theirs(engine, catalog)
     assert found["extra"].drop_nulls().len() == 5
     assert_frame_equal(found, ours(catalog), check_dtypes=False)
+
+
+def nested(ids: Sequence[int], *, quantity: pl.DataType) -> pl.DataFrame:
+    """Lists, structs and both in each other; empty, NULL, and with NULL inside."""
+    line = pl.Struct({"sku": pl.String, "quantity": quantity})
+    values = [
+        ([{"sku": "a", "quantity": 1}, {"sku": None, "quantity": None}], ["x", None], {"zip": "1"}),
+        ([], [], {"zip": None}),
+        (None, None, None),
+    ]
+    rows = [(number, *values[number % 3]) for number in ids]
+    kinds = {
+        "id": pl.Int64(),
+        "lines": pl.List(line),
+        "tags": pl.List(pl.String()),
+        "address": pl.Struct({"zip": pl.String()}),
+    }
+    return pl.DataFrame(rows, schema=kinds, orient="row")
+
+
+@pytest.mark.parametrize("on_read", [False, True], ids=["copy on write", "merge on read"])
+def test_duckdb_reads_nested_columns_of_a_table_that_changed(
+    catalog: Catalog, engine: duckdb.DuckDBPyConnection, *, on_read: bool
+) -> None:
+    options = TableOptions(key=("id",), on_read=on_read)
+
+    def merge(rows: pl.DataFrame) -> None:
+        write_table(catalog, TABLE, WriteRequest(rows=rows, mode="merge"), options)
+        assert_frame_equal(theirs(engine, catalog), ours(catalog), check_dtypes=False)
+
+    merge(nested(range(90), quantity=pl.Int32()))
+    merge(
+        nested(range(60, 120), quantity=pl.Int32()).with_columns(
+            tags=pl.lit(None, pl.List(pl.String))
+        )
+    )
+    with catalog.load_table(TABLE).update_schema() as update:
+        update.rename_column("tags", "labels")
+        update.update_column(("lines", "element", "quantity"), LongType())
+        update.add_column(("address", "city"), StringType())
+    later = nested(range(100, 130), quantity=pl.Int64()).rename({"tags": "labels"})
+    city = pl.struct(pl.col("address").struct.field("zip"), pl.lit("Bern").alias("city"))
+    merge(later.with_columns(city.alias("address")))
+    compact(
+        catalog.load_table(TABLE),
+        Compaction(small_bytes=10**6, group_bytes=10**7, min_files=2, deleted_fraction=0),
+    )
+    assert_frame_equal(theirs(engine, catalog), ours(catalog), check_dtypes=False)
 
 
 def has_deletes(catalog: Catalog) -> bool:

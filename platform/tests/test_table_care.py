@@ -8,17 +8,16 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import dagster as dg
 import polars as pl
 import pytest
+from catalogs import FILES, REST, S3, catalog_at, local_catalog
 from polars.testing import assert_frame_equal
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
 from forge_platform.errors import ConfigurationError
-from forge_platform.iceberg.catalog import open_catalog
 from forge_platform.iceberg.commit import commit
 from forge_platform.iceberg.history import stretches
 from forge_platform.iceberg.maintenance.care import Neighbours, care
@@ -32,7 +31,6 @@ from forge_platform.iceberg.write import TableOptions, WriteRequest, write_table
 from forge_platform.maintenance import CareOptions, options_of, table_care
 from forge_platform.resources.iceberg import IcebergResource
 from forge_platform.tables import Changes, WriteMode
-from forge_platform.testing import ConnectionParameters
 
 TABLE = "space.things"
 DOWNSTREAM = "space.derived"
@@ -46,25 +44,19 @@ RULE = Compaction(
 LATER = dt.datetime.now(dt.UTC) + dt.timedelta(days=30)
 
 
-@pytest.fixture(params=["sqlite and files", "postgresql and s3"])
-def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Catalog:
-    if request.param == "sqlite and files":
-        return local_catalog(tmp_path)
-    database: ConnectionParameters = request.getfixturevalue("new_database")
-    address = "{user}:{password}@{host}:{port}/{database}".format(
-        **{**database, "password": quote(database["password"], safe="")}
-    )
-    bucket: str = request.getfixturevalue("s3_bucket")
-    return open_catalog(f"postgresql://{address}", f"{bucket}/tables", {})
+@pytest.fixture(params=[FILES, S3, REST])
+def place(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def catalog(place: str, request: pytest.FixtureRequest, tmp_path: Path) -> Catalog:
+    return catalog_at(place, request, tmp_path)
 
 
 @pytest.fixture
 def local(tmp_path: Path) -> Catalog:
     return local_catalog(tmp_path)
-
-
-def local_catalog(folder: Path) -> Catalog:
-    return open_catalog(f"sqlite:///{folder}/catalog.db", f"file://{folder}/tables", {})
 
 
 def things(first: int, last: int, name: str = "a") -> pl.DataFrame:

@@ -31,13 +31,14 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "ingest": {"rows": 5_000_000},
     "merge-hot": {"rows": 10_000_000, "changes": 100_000, "keys": "hot"},
     "merge-spread": {"rows": 10_000_000, "changes": 100_000, "keys": "spread"},
+    "read": {"rows": 10_000_000, "changes": 100_000, "keys": "spread"},
     "idle": {"rows": 100_000},
     "imports": {},
 }
 _SCALES: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "ingest": [
         *({"rows": rows} for rows in (1_000_000, 10_000_000, 50_000_000)),
-        *({"rows": 1_000_000, "extra_columns": count} for count in (5, 195)),
+        *({"rows": 1_000_000, "columns": count} for count in (1, 10, 200)),
     ],
     "merge-spread": [
         *(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from forge_benchmarks import extract, ingest, merge, start
+from forge_benchmarks import extract, ingest, merge, read, start
 
 BENCHMARKS = {
     benchmark.name: benchmark
@@ -11,6 +11,7 @@ BENCHMARKS = {
         ingest.BENCHMARK,
         merge.HOT,
         merge.SPREAD,
+        read.BENCHMARK,
         start.IDLE,
         start.IMPORTS,
     )

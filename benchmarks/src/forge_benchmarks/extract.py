@@ -19,7 +19,7 @@ Facts = Mapping[str, Any]
 
 def copy_on_server(watch: Watch, parameters: Facts) -> Facts:
     """The server reads and encodes every row, and sends none."""
-    query = orders.QUERY.format(table=orders.name(parameters))
+    query = orders.query(parameters)
     with closing(connect()) as connection, connection.cursor() as cursor, watch.running():
         cursor.execute(f"COPY ({query}) TO '/dev/null' (FORMAT binary)")
     return {}
@@ -41,7 +41,7 @@ def adbc(watch: Watch, parameters: Facts) -> Facts:
     """ADBC, streamed; it has no type for numeric, so the amount is cast as the text it sends."""
     from adbc_driver_postgresql import dbapi
 
-    query = orders.QUERY.format(table=orders.name(parameters))
+    query = orders.query(parameters)
     with dbapi.connect(url()) as connection, connection.cursor() as cursor, watch.running():
         cursor.execute(query)
         return checked(cursor.fetch_record_batch())
@@ -51,7 +51,7 @@ def connectorx(watch: Watch, parameters: Facts) -> Facts:
     """connectorx, in two partitions."""
     import connectorx as cx
 
-    query = orders.QUERY.format(table=orders.name(parameters))
+    query = orders.query(parameters)
     with watch.running():
         table = cx.read_sql(
             url(), query, return_type="arrow", partition_on="order_id", partition_num=2
@@ -64,7 +64,7 @@ def polars_engine(watch: Watch, parameters: Facts) -> Facts:
     import polars as pl
     from sqlalchemy import create_engine
 
-    query = orders.QUERY.format(table=orders.name(parameters))
+    query = orders.query(parameters)
     engine = create_engine(url())
     with watch.running(), engine.connect() as connection:
         frame = pl.read_database(query, connection)
@@ -77,7 +77,7 @@ def pandas_engine(watch: Watch, parameters: Facts) -> Facts:
     import pyarrow as pa
     from sqlalchemy import create_engine
 
-    query = orders.QUERY.format(table=orders.name(parameters))
+    query = orders.query(parameters)
     with watch.running(), create_engine(url()).connect() as connection:
         frame = pd.read_sql(query, connection)
         return checked(pa.Table.from_pandas(frame).to_batches())

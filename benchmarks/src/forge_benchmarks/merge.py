@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyiceberg.table import Table
 
+    from forge_platform.iceberg.view import IcebergView
+
 Facts = Mapping[str, Any]
-_TABLE = "bench.customers"
+TABLE = "bench.customers"
 _INSERTED = 0.2
 _HOT = 0.05  # share of the keys that all updates are in, where they are in one range
 
@@ -60,8 +62,8 @@ def prepare(parameters: Facts) -> None:
 
     from forge_platform.iceberg.write import TableOptions, WriteRequest, write_table
 
-    resource = iceberg(_name(parameters))
-    if resource.find(_TABLE) is not None:
+    resource = iceberg(name(parameters))
+    if resource.find(TABLE) is not None:
         return
     rows, step = parameters["rows"], 500_000
     schema = customers(pl.Series([0]), 0).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
@@ -75,7 +77,7 @@ def prepare(parameters: Facts) -> None:
     request = WriteRequest(
         rows=pa.RecordBatchReader.from_batches(schema, batches()), mode="overwrite"
     )
-    write_table(resource.catalog(), _TABLE, request, TableOptions(key=("customer_id",)))
+    write_table(resource.catalog(), TABLE, request, TableOptions(key=("customer_id",)))
 
 
 def floor(watch: Watch, parameters: Facts) -> Facts:
@@ -105,10 +107,10 @@ def ours(*, on_read: bool) -> Callable[[Watch, Facts], Facts]:
         from forge_platform.iceberg.write import TableOptions, WriteRequest, write_table
 
         table, rows = _fresh(parameters), changes(parameters)
-        catalog = iceberg(_name(parameters)).catalog()
+        catalog = iceberg(name(parameters)).catalog()
         options = TableOptions(key=("customer_id",), order_by="updated_at", on_read=on_read)
         with watch.running():
-            write_table(catalog, _TABLE, WriteRequest(rows=rows, mode="merge"), options)
+            write_table(catalog, TABLE, WriteRequest(rows=rows, mode="merge"), options)
         return _facts(table)
 
     return run
@@ -131,7 +133,7 @@ def dagster_iceberg_upsert(watch: Watch, parameters: Facts) -> Facts:
 
     table = _fresh(parameters)
     rows = changes(parameters).to_arrow().cast(table.schema().as_arrow())
-    folder = ROOT / "tables" / _name(parameters)
+    folder = ROOT / "tables" / name(parameters)
     address = {"uri": f"sqlite:///{folder}/catalog.db", "warehouse": f"file://{folder}"}
     manager = PyArrowIcebergIOManager(
         name="default", config=IcebergCatalogConfig(properties=address), namespace="bench"
@@ -154,14 +156,14 @@ def dagster_iceberg_upsert(watch: Watch, parameters: Facts) -> Facts:
 def spark_merge(watch: Watch, parameters: Facts) -> Facts:
     """Spark's MERGE INTO, on the same catalog; the start of the JVM is left out."""
     table = _fresh(parameters)
-    folder = ROOT / "tables" / _name(parameters)
+    folder = ROOT / "tables" / name(parameters)
     changed = ROOT / "changes.parquet"
     changes(parameters).write_parquet(changed)
     with spark.session(folder, f"{folder}/catalog.db") as session:
         session.read.parquet(str(changed)).createOrReplaceTempView("changes")
         with watch.running():
             session.sql(
-                f"MERGE INTO default.{_TABLE} AS t USING changes AS c "
+                f"MERGE INTO default.{TABLE} AS t USING changes AS c "
                 "ON t.customer_id = c.customer_id "
                 "WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
             )
@@ -194,13 +196,24 @@ def dlt_merge(watch: Watch, parameters: Facts) -> Facts:
     return {}
 
 
-def _name(parameters: Facts) -> str:
+def name(parameters: Facts) -> str:
+    """The catalog that has the table of so many rows."""
     return f"customers_{parameters['rows']}"
+
+
+def view(parameters: Facts) -> IcebergView:
+    """The table as it is now."""
+    return iceberg(name(parameters)).view(TABLE)
+
+
+def table(parameters: Facts) -> Table:
+    """The same, as pyiceberg has it."""
+    return view(parameters).table
 
 
 def _fresh(parameters: Facts) -> Table:
     """The table as it was made: what a way commits is taken back by the next one."""
-    table = iceberg(_name(parameters)).view(_TABLE).table
+    table = view(parameters).table
     first = table.metadata.snapshots[0].snapshot_id
     current = table.current_snapshot()
     if current is not None and current.snapshot_id != first:
@@ -226,13 +239,16 @@ def _size(path: str) -> int:
 
 
 def _facts(table: Table) -> Facts:
-    """Rows, and sums of key and time stamp: the same for everybody who merged right."""
     import polars as pl
 
-    table.refresh()
-    rows = pl.DataFrame(
-        pl.from_arrow(table.scan(selected_fields=("customer_id", "updated_at")).to_arrow())
-    )
+    found = table.refresh().scan(selected_fields=("customer_id", "updated_at"))
+    return facts(pl.DataFrame(pl.from_arrow(found.to_arrow())))
+
+
+def facts(rows: pl.DataFrame) -> Facts:
+    """Rows, and sums of key and time stamp: the same for everybody who merged and reads right."""
+    import polars as pl
+
     return {
         "rows": rows.height,
         "keys": rows["customer_id"].sum(),

@@ -15,23 +15,31 @@ _COLUMNS = {
     "status": "text",
     "amount": "numeric(12,2)",
 }
-QUERY = "SELECT order_id, customer_id, updated_at, status, amount FROM {table}"
 
 
-def table(rows: int, columns: int) -> str:
-    """The name of the table with so many rows and extra columns."""
-    return f"orders_{rows}_{columns}"
+def columns(parameters: Mapping[str, Any]) -> Mapping[str, str]:
+    """So many columns as the parameters ask for, else the five that a table of orders has."""
+    count = parameters.get("columns", len(_COLUMNS))
+    if count == 1:
+        return {"updated_at": _COLUMNS["updated_at"]}
+    return {**_COLUMNS, **{f"extra_{n}": "bigint" for n in range(count - len(_COLUMNS))}}
 
 
 def name(parameters: Mapping[str, Any]) -> str:
     """The name of the table that the parameters ask for."""
-    return table(parameters["rows"], parameters.get("extra_columns", 0))
+    return f"orders_{parameters['rows']}_{max(0, len(columns(parameters)) - len(_COLUMNS))}"
+
+
+def query(parameters: Mapping[str, Any]) -> str:
+    """The query of all these columns."""
+    return f"SELECT {', '.join(columns(parameters))} FROM {name(parameters)}"  # noqa: S608
 
 
 def source(parameters: Mapping[str, Any]) -> SourceTable:
     """The table as extraction knows it."""
-    extra = {f"extra_{number}": "bigint" for number in range(parameters.get("extra_columns", 0))}
-    return SourceTable("public", name(parameters), {**_COLUMNS, **extra}, key=("order_id",))
+    found = columns(parameters)
+    key = ("order_id",) if "order_id" in found else ()
+    return SourceTable("public", name(parameters), found, key=key)
 
 
 def prepare(parameters: Mapping[str, Any]) -> None:
@@ -39,7 +47,8 @@ def prepare(parameters: Mapping[str, Any]) -> None:
     made = name(parameters)
     if execute(f"SELECT 1 FROM pg_tables WHERE tablename = '{made}'"):  # noqa: S608
         return
-    extra = "".join(f", g + {n} AS extra_{n}" for n in range(parameters.get("extra_columns", 0)))
+    added = [column for column in columns(parameters) if column.startswith("extra_")]
+    extra = "".join(f", g + {n} AS {column}" for n, column in enumerate(added))
     execute(
         f"CREATE TABLE {made} AS SELECT g::bigint AS order_id,"  # noqa: S608
         " (hashint8(g) & 1048575)::bigint AS customer_id,"
