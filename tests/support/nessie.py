@@ -116,7 +116,8 @@ def _settings(port: int, warehouse: str, s3: Mapping[str, str]) -> dict[str, str
     return {
         "quarkus.http.host": "127.0.0.1",
         "quarkus.http.port": str(port),
-        "quarkus.management.enabled": "false",
+        "quarkus.management.host": "127.0.0.1",
+        "quarkus.management.port": "0",
         "quarkus.otel.sdk.disabled": "true",
         "nessie.version.store.type": "IN_MEMORY",
         "nessie.catalog.default-warehouse": "tables",

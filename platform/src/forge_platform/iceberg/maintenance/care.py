@@ -14,6 +14,7 @@ from pyiceberg.exceptions import NoSuchTableError
 from forge_platform.iceberg.maintenance.compaction import Compaction, compact
 from forge_platform.iceberg.maintenance.expiry import expire, trim_metadata
 from forge_platform.iceberg.maintenance.orphans import remove_orphans
+from forge_platform.iceberg.maintenance.reachable import may_remove
 from forge_platform.iceberg.state import INPUT_PREFIX, state
 from forge_platform.iceberg.view import current_snapshot_id, files
 
@@ -103,6 +104,7 @@ def care(
     return {
         **{f"{name}_before": value for name, value in before.items()},
         **{f"{name}_after": value for name, value in after.items()},
+        "gc_enabled": int(may_remove(table)),
         "files_rewritten": compacted.rewritten,
         "files_written": compacted.written,
         "bytes_written": compacted.bytes_written,

@@ -18,7 +18,12 @@ from pyiceberg.table.update import (
 
 from forge_platform.errors import CommitConflict
 from forge_platform.iceberg.history import ancestors, properties_of
-from forge_platform.iceberg.maintenance.reachable import content_files, manifests, removed
+from forge_platform.iceberg.maintenance.reachable import (
+    content_files,
+    manifests,
+    may_remove,
+    removed,
+)
 from forge_platform.iceberg.state import COMMIT_ID
 
 if TYPE_CHECKING:
@@ -49,6 +54,8 @@ def expire(
 ) -> Expired:
     """Removes the snapshots that are older than a moment, but for those that must stay.
 
+    None where the table's files may not be removed (``gc.enabled``).
+
     Args:
         table: the table; refreshed in place.
         older_than: younger snapshots stay.
@@ -58,6 +65,8 @@ def expire(
     Raises:
         CommitConflict: other writers were first every time.
     """
+    if not may_remove(table.refresh()):
+        return Expired()
     gone = _retried(table, lambda: _drop(table, older_than, keep, needed))
     if not gone:
         return Expired()

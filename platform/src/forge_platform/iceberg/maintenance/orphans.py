@@ -11,7 +11,7 @@ from pyarrow.fs import FileSelector, FileType
 from pyiceberg.io.pyarrow import PyArrowFileIO
 
 from forge_platform.errors import ConfigurationError
-from forge_platform.iceberg.maintenance.reachable import reachable, removed
+from forge_platform.iceberg.maintenance.reachable import may_remove, reachable, removed
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 class Orphans:
     """What was removed."""
 
-    files: int
-    bytes: int
+    files: int = 0
+    bytes: int = 0
 
 
 def remove_orphans(table: Table, *, older_than: dt.datetime, others: Iterable[str]) -> Orphans:
     """Removes the files that no metadata of the table refers to and that are old enough.
 
-    A commit in progress has files that nothing refers to yet: they are young.
+    A commit in progress has files that nothing refers to yet: they are young. None are removed
+    where the table's files may not be (``gc.enabled``).
 
     Args:
         table: the table; refreshed in place.
@@ -39,6 +40,8 @@ def remove_orphans(table: Table, *, older_than: dt.datetime, others: Iterable[st
     Raises:
         ConfigurationError: the location cannot be listed, or holds another table.
     """
+    if not may_remove(table.refresh()):
+        return Orphans()
     store, base = _store(table)
     _refuse_shared(table, others)
     # What is listed first and asked for afterwards cannot be committed in between.

@@ -13,8 +13,18 @@ if TYPE_CHECKING:
     from pyiceberg.table.snapshots import Snapshot
 
 THREADS = 8
+GC_ENABLED = "gc.enabled"
 
 logger = logging.getLogger(__name__)
+
+
+def may_remove(table: Table) -> bool:
+    """Whether files that the table no longer refers to may be removed.
+
+    Its property ``gc.enabled`` is false where others may refer to them: other tables, or a catalog
+    with branches and a history of its own, as Nessie.
+    """
+    return str(table.properties.get(GC_ENABLED, True)).lower() != "false"
 
 
 def manifests(table: Table, snapshots: Iterable[Snapshot]) -> dict[str, ManifestFile]:
