@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import pytest
+from given_s3 import VARIABLE, GivenS3
 from nessie import Nessie, running_nessie, skip_without_nessie
 
 from forge_platform.testing import ConnectionParameters, EmbeddedPostgres, S3Server
@@ -47,7 +48,7 @@ def new_database(postgres: EmbeddedPostgres) -> Iterator[ConnectionParameters]:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
     """One S3 endpoint for all tests of the session."""
-    with S3Server() as server:
+    with GivenS3() if VARIABLE in os.environ else S3Server() as server:
         yield server
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
-import dagster as dg
 import pytest
 from whole_platform import Platform, connected, copy_database, database_variables, started
 
@@ -66,10 +65,7 @@ def platform(
     Its Dagster instance is in memory: an event costs a tenth of what it costs on disk.
     """
     folder = tmp_path_factory.mktemp("platform")
-    with (
-        dg.DagsterInstance.ephemeral() as instance,
-        started(folder, instance, demo_variables) as platform,
-    ):
+    with started(folder, demo_variables) as platform:
         landing_files.write_landing_files(platform.landing)
         yield platform
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from urllib.parse import quote
 from uuid import uuid4
 
-import dagster as dg
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
@@ -43,10 +42,7 @@ def platform(
         "LANDING_URI": f"{s3_bucket}/landing",
         "EXPORT_URI": f"{s3_bucket}/exports",
     }
-    with (
-        dg.DagsterInstance.ephemeral() as instance,
-        started(tmp_path, instance, variables) as platform,
-    ):
+    with started(tmp_path, variables) as platform:
         yield platform
 
 

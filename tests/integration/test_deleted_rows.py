@@ -25,10 +25,7 @@ TABLES = (
 
 @pytest.fixture
 def platform(small_variables: dict[str, str], tmp_path: Path) -> Iterator[Platform]:
-    with (
-        dg.DagsterInstance.ephemeral() as instance,
-        started(tmp_path, instance, small_variables) as platform,
-    ):
+    with started(tmp_path, small_variables) as platform:
         yield platform
 
 

@@ -33,10 +33,7 @@ def platform(
     small_variables: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Platform]:
     folder = tmp_path_factory.mktemp("forge")
-    with (
-        dg.DagsterInstance.ephemeral() as instance,
-        started(folder, instance, small_variables) as platform,
-    ):
+    with started(folder, small_variables) as platform:
         platform.run("ingestion")
         yield platform
 

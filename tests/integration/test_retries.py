@@ -118,7 +118,7 @@ def base(
     }
     with (
         dg.DagsterInstance.from_config(str(state)) as instance,
-        started(folder, instance, variables) as platform,
+        started(folder, variables, instance) as platform,
     ):
         drop_files(platform.landing)
         platform.run_all()

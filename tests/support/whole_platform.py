@@ -137,15 +137,21 @@ def days(first: str, last: str) -> dict[str, str]:
 
 @contextmanager
 def started(
-    folder: Path, instance: dg.DagsterInstance, variables: Mapping[str, str]
+    folder: Path, variables: Mapping[str, str], instance: dg.DagsterInstance | None = None
 ) -> Iterator[Platform]:
     """A platform in a folder, with no run yet; its variables are set meanwhile.
 
     Args:
         folder: where everything goes that the variables do not put elsewhere.
-        instance: the Dagster instance; an ephemeral one is much faster than one on disk.
         variables: the databases and the API, and whatever else shall differ.
+        instance: the Dagster instance; one in memory, which is much faster than one on disk, if
+            none is given.
     """
+    if instance is None:
+        with dg.DagsterInstance.ephemeral() as ephemeral:
+            with started(folder, variables, ephemeral) as platform:
+                yield platform
+            return
     for sub in ("landing", "exports"):
         (folder / sub).mkdir()
     variables = {**_local(folder), **variables}

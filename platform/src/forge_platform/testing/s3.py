@@ -91,9 +91,9 @@ class S3Server:
         client = boto3.client(
             "s3",
             endpoint_url=self.endpoint_url,
-            region_name=_REGION,
-            aws_access_key_id=_KEY,
-            aws_secret_access_key=_KEY,
+            region_name=self.environment["AWS_REGION"],
+            aws_access_key_id=self.environment["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.environment["AWS_SECRET_ACCESS_KEY"],
         )
         client.create_bucket(Bucket=name)
         return f"s3://{name}"
