@@ -8,6 +8,12 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.events import (
+    AssetMaterializationPlannedData,
+    DagsterEvent,
+    StepMaterializationData,
+)
+from dagster._core.test_utils import create_run_for_test
 from whole_platform import Platform
 
 import customers.definitions
@@ -75,6 +81,40 @@ def materialise(instance: dg.DagsterInstance, *assets: str, version: str = "1") 
         instance.report_runless_asset_event(dg.AssetMaterialization(asset, tags=tags))
 
 
+def begin_run(instance: dg.DagsterInstance, *assets: str) -> str:
+    """A run that is to make these assets; returns its id."""
+    keys = frozenset(map(dg.AssetKey, assets))
+    run = create_run_for_test(instance, asset_selection=keys, status=dg.DagsterRunStatus.STARTED)
+    for key in keys:
+        planned = AssetMaterializationPlannedData(key)
+        event = DagsterEvent.build_asset_materialization_planned_event(
+            run.job_name, key.to_python_identifier(), planned
+        )
+        instance.report_dagster_event(event, run.run_id)
+    return str(run.run_id)
+
+
+def end_run(instance: dg.DagsterInstance, run_id: str, version: str = "1") -> None:
+    """The run has made its assets."""
+    run = instance.get_run_by_id(run_id)
+    assert run is not None
+    for key in run.asset_selection or ():
+        made = dg.AssetMaterialization(key, tags={"dagster/data_version": version})
+        event = DagsterEvent(
+            event_type_value=dg.DagsterEventType.ASSET_MATERIALIZATION.value,
+            job_name=run.job_name,
+            event_specific_data=StepMaterializationData(made),
+        )
+        instance.report_dagster_event(event, run_id)
+    ended = DagsterEvent(dg.DagsterEventType.PIPELINE_SUCCESS.value, run.job_name)
+    instance.report_dagster_event(ended, run_id)
+
+
+def run_assets(instance: dg.DagsterInstance, *assets: str, version: str = "1") -> None:
+    """A run from its begin to its end."""
+    end_run(instance, begin_run(instance, *assets), version)
+
+
 def check_contracts(instance: dg.DagsterInstance, *, passed: bool = True) -> None:
     for contract in CONTRACTS:
         check = dg.AssetCheckEvaluation(
@@ -108,7 +148,7 @@ def test_only_changed_data_is_followed(instance: dg.DagsterInstance) -> None:
     daemon = Daemon(CUSTOMERS, instance)
     ingested(instance)
     daemon.tick()
-    materialise(instance, *ALL_OF_CUSTOMERS)
+    run_assets(instance, *ALL_OF_CUSTOMERS)
     assert daemon.tick() == set()
     ingested(instance, version="1")
     assert daemon.tick() == set()
@@ -117,6 +157,39 @@ def test_only_changed_data_is_followed(instance: dg.DagsterInstance) -> None:
     assert {"customer_metrics", "customer_clv"} <= requested
     assert not {"clean_customers", "rejected_customers"} & requested
     assert daemon.tick() == set()
+
+
+def test_what_changes_while_an_asset_is_made_is_followed(instance: dg.DagsterInstance) -> None:
+    daemon = Daemon(ORDERS, instance)
+    ingested(instance)
+    materialise(instance, CLEAN_CUSTOMERS.asset)
+    enriched = {"enriched_orders", "sales_daily_summary"}
+    assert daemon.tick() == enriched
+    run = begin_run(instance, *enriched)
+    assert daemon.tick() == set()
+    materialise(instance, CLEAN_CUSTOMERS.asset, version="2")
+    assert daemon.tick() == set()
+    end_run(instance, run)
+    assert enriched <= daemon.tick()
+    run_assets(instance, *enriched, version="2")
+    assert not daemon.tick() & enriched
+
+
+def test_what_changes_is_followed_also_where_it_is_noticed_late(
+    instance: dg.DagsterInstance,
+) -> None:
+    """A run begins, upstream changes, and the run ends, all between two ticks."""
+    daemon = Daemon(ORDERS, instance)
+    ingested(instance)
+    materialise(instance, CLEAN_CUSTOMERS.asset)
+    enriched = {"enriched_orders", "sales_daily_summary"}
+    assert daemon.tick() == enriched
+    run = begin_run(instance, *enriched)
+    materialise(instance, CLEAN_CUSTOMERS.asset, version="2")
+    end_run(instance, run)
+    assert enriched <= daemon.tick()
+    run_assets(instance, *enriched, version="2")
+    assert not daemon.tick() & enriched
 
 
 def test_a_broken_contract_stops_what_follows(instance: dg.DagsterInstance) -> None:

@@ -18,11 +18,12 @@ def on_upstream_change() -> Condition:
 
     Unlike Dagster's ``eager()`` it looks at data versions, which are Iceberg snapshots here:
     an upstream run that changed nothing starts nothing. It waits until no upstream asset is
-    running and every blocking check of theirs has passed.
+    running and every blocking check of theirs has passed. What changes upstream while the asset is
+    being made is not forgotten when that ends, as it would be with ``eager()``.
     """
     return (
         dg.AutomationCondition.in_latest_time_window()
-        & _unhandled(_newly_missing() | _upstream_changed())
+        & (_unhandled(_newly_missing()) | _not_yet_read(_upstream_changed()))
         & _ready()
     ).with_label("on_upstream_change")
 
@@ -63,6 +64,16 @@ def _unhandled(news: Condition) -> Condition:
     return news.since(handled)
 
 
+def _not_yet_read(news: Condition) -> Condition:
+    """News that came after the asset's last run began, which reads its upstream then.
+
+    When both are noticed at once it may have come after; at worst a run finds nothing to do.
+    """
+    condition = dg.AutomationCondition
+    begun = condition.newly_requested() | condition.in_progress().newly_true()
+    return news.since(begun & ~news)
+
+
 def _newly_missing() -> Condition:
     missing = dg.AutomationCondition.missing()
     # What is missing when the condition is first evaluated never becomes so.
@@ -71,6 +82,8 @@ def _newly_missing() -> Condition:
 
 def _upstream_changed() -> Condition:
     changed = dg.AutomationCondition.data_version_changed()
+    # What one run makes of both is no news.
+    changed &= ~dg.AutomationCondition.executed_with_root_target()
     return dg.AutomationCondition.any_deps_match(
         changed | dg.AutomationCondition.will_be_requested()
     )
