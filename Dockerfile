@@ -69,6 +69,8 @@ RUN echo 'forge:x:10001:10001::/tmp:/usr/sbin/nologin' >> /etc/passwd && \
 ENV PATH=/app/code/bin:/app/venv/bin:/usr/local/bin:/usr/bin:/bin HOME=/tmp \
     DAGSTER_HOME=/opt/dagster/dagster_home MPLCONFIGDIR=/tmp/matplotlib \
     PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+# Python's own images come without its byte code, and at run time none can be written.
+RUN python -m compileall -q "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 COPY docker/entrypoint /usr/local/bin/entrypoint
 WORKDIR /tmp
 USER 10001:10001
@@ -77,6 +79,7 @@ ENTRYPOINT ["/usr/local/bin/entrypoint"]
 FROM runtime AS platform
 COPY --from=platform-dependencies /app/venv /app/venv
 COPY --from=platform-code /app/code /app/code
+COPY docker/dagster-daemon /app/code/bin/dagster-daemon
 ARG VERSION
 ARG REVISION
 LABEL org.opencontainers.image.title="open-forge-platform" \

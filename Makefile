@@ -50,8 +50,8 @@ up: helm-dependencies images ## Install a working platform with the demo's data,
 	@kubectl label --overwrite namespace $(NAMESPACE) pod-security.kubernetes.io/enforce=restricted >/dev/null
 	@helm upgrade --install forge helm/platform --namespace $(NAMESPACE) --wait --timeout 5m \
 	  --values helm/platform/values-dev.yaml \
-	  $(foreach part,dagsterWebserver dagsterDaemon,--set dagster.$(part).image.repository=$(PREFIX)/platform,dagster.$(part).image.tag=$(TAG)) \
-	  --set dev.image.repository=$(PREFIX)/demo,dev.image.tag=$(TAG) >/dev/null
+	  $(foreach part,dagsterWebserver dagsterDaemon,--set-string dagster.$(part).image.repository=$(PREFIX)/platform,dagster.$(part).image.tag=$(TAG)) \
+	  --set-string dev.image.repository=$(PREFIX)/demo,dev.image.tag=$(TAG) >/dev/null
 	@$(MAKE) --no-print-directory $(LOCATIONS:%=release-%) TAG=$(TAG)
 	@echo "The UI: kubectl --namespace $(NAMESPACE) port-forward service/forge-dagster-webserver 3000, then http://localhost:3000"
 

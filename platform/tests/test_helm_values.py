@@ -10,7 +10,14 @@ import pytest
 import yaml
 
 from forge_platform.errors import ConfigurationError
-from forge_platform.helm_values import SUBCHART, container_context, main, merge, release_values
+from forge_platform.helm_values import (
+    KEPT,
+    SUBCHART,
+    container_context,
+    main,
+    merge,
+    release_values,
+)
 
 CHART_VALUES = Path(__file__).parents[2] / "helm" / "code-location" / "values.yaml"
 DEFAULTS = yaml.safe_load(CHART_VALUES.read_text())
@@ -105,6 +112,40 @@ def test_the_launcher_understands_the_context() -> None:
 def test_what_is_not_definite_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         values(change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"server": None}, "server is empty: leave it out, or name its values"),
+        ({"env": [{"name": "A", "value": "b"}]}, "env must be a map"),
+        ({"run": {"nodeSelector": ["pool"]}}, "run.nodeSelector must be a map"),
+        ({"secrets": {"name": "lake"}}, "secrets must be a list"),
+    ],
+)
+def test_values_of_the_wrong_shape_are_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        values(change)
+
+
+def test_null_removes_what_the_chart_or_the_team_has() -> None:
+    removed = {
+        "secrets": None,
+        "env": {"REPLACED": None},
+        "run": {"nodeSelector": None, "resources": None, "env": {"TOKEN": None}},
+    }
+    found = values(removed)
+    context = container_context(found)["k8s"]
+    assert context["env_secrets"] == ["for-run"]
+    assert names(context["env"]) == {"EVERYWHERE", "ONLY_RUN"}
+    assert "pod_spec_config" not in context["run_k8s_config"]
+
+
+def test_a_time_that_a_team_gives_its_jobs_is_kept_by_the_registrar() -> None:
+    raw = container_context(values())["k8s"]["run_k8s_config"]
+    assert raw["job_metadata"] == {"annotations": {KEPT: "true"}}
+    without = values({"run": {"ttlSecondsAfterFinished": None}})
+    assert "job_metadata" not in container_context(without)["k8s"]["run_k8s_config"]
 
 
 def test_a_digest_is_as_definite_as_a_tag() -> None:

@@ -91,6 +91,14 @@ def test_a_volume_that_cannot_be_mounted_is_only_in_the_events() -> None:
     assert found == Diagnosis(Stage.STUCK, 'FailedMount: secret "absent" not found')
 
 
+def test_what_held_a_pod_back_for_a_moment_is_over_when_its_image_is_pulled() -> None:
+    creating = pod(phase="Pending", containerStatuses=waiting("ContainerCreating"))
+    failed = warning("uid-of-pod", "FailedCreatePodSandBox", "network is not ready")
+    pulling = warning("uid-of-pod", "Pulling", "Pulling image")
+    assert diagnose(job(), [creating], [failed, pulling]) is None
+    assert diagnose(job(), [creating], [pulling, failed]) is not None
+
+
 def test_a_pod_without_a_node_is_unschedulable_since_it_exists() -> None:
     condition = {
         "type": "PodScheduled",

@@ -20,6 +20,8 @@ POD = "dagster-k8s/config"
 QUOTA = "e2e-without-pods"
 DAEMON_LOOKS = 65
 """Seconds after which the daemon, which retries runs, knows of a new location."""
+UNSCHEDULABLE = 60
+"""Seconds that a development cluster waits for a node."""
 LIMIT = 30
 """Seconds in which a run whose pod cannot start is to be failed."""
 
@@ -111,6 +113,7 @@ class Launched:
 
     trivial: str
     filling_disk: str
+    without_node: str
 
 
 @pytest.fixture(scope="module")
@@ -118,9 +121,11 @@ def launched(ui: Dagster, toy: ToyLocation, ended: Mapping[str, RunState]) -> La
     del ended  # what cannot start must be told within a time, so nothing else is at work then
     limits = {"container_config": {"resources": {"limits": {"ephemeral-storage": "20Mi"}}}}
     fills = work(disk_mb=100, seconds=120.0)
+    nowhere = {"pod_spec_config": {"node_selector": {"no-node-has": "this"}}}
     return Launched(
         trivial=ui.launch(toy.location, "work_job"),
         filling_disk=ui.launch(toy.location, "work_job", fills, {**NO_RETRY, POD: limits}),
+        without_node=ui.launch(toy.location, "work_job", tags={**NO_RETRY, POD: nowhere}),
     )
 
 
@@ -178,6 +183,13 @@ def test_a_run_that_uses_up_its_disk_says_so(ui: Dagster, launched: Launched) ->
     state = ui.wait_for_end(launched.filling_disk, 150)
     wait_until(lambda: "Evicted" in ui.run(state.id).text, 10, "the reason")
     assert state.status == "FAILURE"
+
+
+def test_a_run_that_finds_no_node_is_failed_after_a_limit(ui: Dagster, launched: Launched) -> None:
+    state = ui.wait_for_end(launched.without_node, UNSCHEDULABLE + LIMIT)
+    failed = next(event for event in state.events if event.kind == "RunFailureEvent")
+    assert "Unschedulable" in failed.message
+    assert failed.at - state.events[0].at > UNSCHEDULABLE
 
 
 def test_the_job_of_a_run_that_ended_is_removed(

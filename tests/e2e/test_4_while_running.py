@@ -15,7 +15,9 @@ from on_cluster import Namespace, start_times, wait_until
 from toy_location import MakeToy, ToyLocation, work
 
 AWAY = 60
+NO_RETRY = {"dagster/max_retries": "0"}
 REGISTRAR = "deployment/forge-registrar"
+DAEMON = "deployment/dagster-daemon"
 PROXY = "e2e-api-proxy"
 API_HOST = "kubernetes.default.svc"
 FORWARD = f"""
@@ -75,7 +77,7 @@ def test_runs_finish_on_the_image_that_they_were_started_with(
 
 @contextmanager
 def api_through_a_proxy(installation: Installation) -> Iterator[None]:
-    """Has the registrar reach the API server through a pod that can be taken away."""
+    """Has registrar and daemon reach the API server through a pod that can be taken away."""
     namespace = installation.namespace
     (registrar,) = namespace.get("deployment", "app.kubernetes.io/component=registrar")
     spec = registrar["spec"]["template"]["spec"]
@@ -100,27 +102,31 @@ def api_through_a_proxy(installation: Installation) -> Iterator[None]:
     )
     namespace.kubectl("rollout", "status", f"deployment/{PROXY}", "--timeout=60s")
     (found,) = namespace.get("service", f"app.kubernetes.io/component={PROXY}")
-    patched = {
-        "hostAliases": [{"ip": found["spec"]["clusterIP"], "hostnames": [API_HOST]}],
-        "containers": [
-            {
-                "name": "registrar",
-                "env": [
-                    {"name": "KUBERNETES_SERVICE_HOST", "value": API_HOST},
-                    {"name": "KUBERNETES_SERVICE_PORT", "value": "6443"},
-                ],
-            }
-        ],
-    }
-    patch = {"spec": {"template": {"spec": patched}}}
-    namespace.kubectl("patch", REGISTRAR, "--patch", json.dumps(patch))
-    namespace.kubectl("rollout", "status", REGISTRAR, "--timeout=120s")
+    aliases = [{"ip": found["spec"]["clusterIP"], "hostnames": [API_HOST]}]
+    address = [
+        {"name": "KUBERNETES_SERVICE_HOST", "value": API_HOST},
+        {"name": "KUBERNETES_SERVICE_PORT", "value": "6443"},
+    ]
+    for target, container_name in ((REGISTRAR, "registrar"), (DAEMON, "dagster")):
+        patched = {
+            "hostAliases": aliases,
+            "containers": [{"name": container_name, "env": address}],
+        }
+        patch = {"spec": {"template": {"spec": patched}}}
+        namespace.kubectl("patch", target, "--patch", json.dumps(patch))
+    rolled_out(namespace)
     try:
         yield
     finally:
-        namespace.kubectl("rollout", "undo", REGISTRAR)
-        namespace.kubectl("rollout", "status", REGISTRAR, "--timeout=120s")
+        for target in (REGISTRAR, DAEMON):
+            namespace.kubectl("rollout", "undo", target)
+        rolled_out(namespace)
         namespace.kubectl("delete", "deployment,service", PROXY, "--wait=false")
+
+
+def rolled_out(namespace: Namespace) -> None:
+    for target in (REGISTRAR, DAEMON):
+        namespace.kubectl("rollout", "status", target, "--timeout=120s")
 
 
 def reloaded(namespace: Namespace) -> int:
@@ -136,6 +142,8 @@ def test_an_api_server_that_is_away_for_a_minute_is_outlived(
 ) -> None:
     with api_through_a_proxy(installation):
         before, reloads = start_times(namespace), reloaded(namespace)
+        run_id = ui.launch("delta", "work_job", work(seconds=AWAY + 10), NO_RETRY)
+        wait_until(lambda: ui.run(run_id).status == "STARTED", 60, "the run's start")
         namespace.scale(PROXY, 0)
         gone = time.monotonic()
         toy.deploy("v3", "--wait")
@@ -147,4 +155,6 @@ def test_an_api_server_that_is_away_for_a_minute_is_outlived(
         seconds = time.monotonic() - back
         figure(f"the registrar goes on {seconds:.0f} s after the API server is back")
         assert "step_failed" in namespace.kubectl("logs", REGISTRAR)
+        # Nobody could see its pod for a minute, which does not mean that it is dead.
+        assert ui.wait_for_end(run_id).status == "SUCCESS"
         assert start_times(namespace) == before

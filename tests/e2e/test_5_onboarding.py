@@ -15,6 +15,7 @@ from on_cluster import ROOT, Namespace, run, start_times, wait_until
 from forge_platform.scaffold import scaffold
 
 NAME = "returns"
+UV = shutil.which("uv") or str(ROOT / ".tools" / "bin" / "uv")
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def test_a_location_is_onboarded_from_a_scaffold_and_removed(
 ) -> None:
     before = start_times(namespace)
     scaffold(NAME, checkout / "code_locations")
-    run("uv", "lock", "--quiet", cwd=checkout)
+    run(UV, "lock", "--quiet", cwd=checkout)
     names = (f"LOCATION={NAME}", "TAG=first", "ENVIRONMENT=demo", f"NAMESPACE={namespace.name}")
     with probing(ui, namespace.name, NAME, job="") as probe:
         run("make", "deploy", *names, cwd=checkout)

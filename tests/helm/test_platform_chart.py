@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from charts import PLATFORM, Refused, one, platform, pod_specs, template
+from charts import (
+    CODE_LOCATION,
+    PLATFORM,
+    PRODUCTION,
+    Refused,
+    location_values,
+    one,
+    platform,
+    pod_specs,
+    template,
+)
+
+from forge_platform.helm_values import render
 
 DEV = ("--values", str(PLATFORM / "values-dev.yaml"))
 
@@ -39,6 +53,32 @@ def test_what_has_no_default_is_asked_for_in_one_message() -> None:
 def test_what_is_unknown_or_of_the_wrong_kind_is_refused(values: dict[str, Any]) -> None:
     with pytest.raises(Refused, match="values don't meet the specifications of the schema"):
         platform(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"registrar": {"unschedulableSeconds": 900}}, "startTimeoutSeconds must be more than"),
+        ({"priorityClass": {"name": "other"}}, 'priorityClassName is "open-forge-runs"'),
+        ({"dagster": {"dagsterWebserver": {"pathPrefix": "/dagster"}}}, "/dagster/server_info"),
+    ],
+)
+def test_values_that_contradict_each_other_are_refused(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(Refused, match=said):
+        platform(values)
+
+
+@pytest.mark.parametrize(
+    ("chart", "values"),
+    [(PLATFORM, PRODUCTION), (CODE_LOCATION, location_values())],
+    ids=["platform", "code-location"],
+)
+def test_helm_has_nothing_to_complain_of(chart: Path, values: Mapping[str, Any]) -> None:
+    command = ["helm", "lint", "--strict", str(chart), "--values", "-"]
+    done = subprocess.run(
+        command, input=render(values), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_instance_is_backed_by_postgresql_and_launches_jobs() -> None:

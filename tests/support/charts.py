@@ -33,13 +33,15 @@ class Refused(Exception):
     """Helm does not render it; the text says why."""
 
 
-def template(chart: Path, *options: str, values: Mapping[str, Any]) -> Sequence[Object]:
+def template(
+    chart: Path, *options: str, values: Mapping[str, Any], release: str = "forge"
+) -> Sequence[Object]:
     """The objects of a chart, without those of hooks' deletion.
 
     Raises:
         Refused: helm does not accept the values.
     """
-    command = ["helm", "template", "forge", str(chart), "--namespace", "data", "--values", "-"]
+    command = ["helm", "template", release, str(chart), "--namespace", "data", "--values", "-"]
     done = subprocess.run(
         [*command, *options], input=render(values), capture_output=True, text=True, check=False
     )

@@ -23,6 +23,7 @@ Values = Mapping[str, Any]
 SUBCHART = "dagster-user-deployments"
 GRPC_PORT = 4000
 USER = 10001
+KEPT = "open-forge/kept-by-ttl"
 _LISTENS = {"exec": {"command": ["bash", "-c", f"</dev/tcp/127.0.0.1/{GRPC_PORT}"]}}
 
 
@@ -76,9 +77,12 @@ def release_values(maps: Iterable[Values]) -> Values:
     Raises:
         ConfigurationError: no location or no definite image is named.
     """
-    merged: Values = {}
-    for values in maps:
+    chart, *given = maps
+    merged = chart
+    for values in given:
+        _refuse_empty(values, chart)
         merged = merge(merged, values)
+    merged = _completed(merged, chart)
     _require(merged)
     return {**merged, SUBCHART: _subchart(merged)}
 
@@ -95,6 +99,33 @@ def merge(base: Values, over: Values) -> Values:
         elif value is not None:
             merged[key] = value
     return merged
+
+
+def _refuse_empty(values: Values, chart: Values) -> None:
+    """A name with nothing below it is more often forgotten than meant."""
+    sections = [name for name, known in chart.items() if isinstance(known, Mapping) and known]
+    if empty := [name for name in sections if name in values and values[name] is None]:
+        raise ConfigurationError(f"{', '.join(empty)} is empty: leave it out, or name its values.")
+
+
+def _completed(values: Values, chart: Values, path: str = "") -> Values:
+    """With an empty map or list for each of the chart's that was removed.
+
+    Raises:
+        ConfigurationError: a value is no map or list where the chart has one.
+    """
+    full = dict(values)
+    for name, known in chart.items():
+        if isinstance(known, Mapping):
+            found = full.get(name, {})
+            if not isinstance(found, Mapping):
+                raise ConfigurationError(f"{path}{name} must be a map, and is {found!r}.")
+            full[name] = _completed(found, known, f"{path}{name}.")
+        elif isinstance(known, list):
+            found = full.setdefault(name, [])
+            if not isinstance(found, list):
+                raise ConfigurationError(f"{path}{name} must be a list, and is {found!r}.")
+    return full
 
 
 def _require(values: Values) -> None:
@@ -205,6 +236,8 @@ def container_context(values: Values) -> Values:
         if run["annotations"]
         else {},
         "job_spec_config": {} if ttl is None else {"ttl_seconds_after_finished": ttl},
+        # Else the registrar removes the Job before.
+        "job_metadata": {} if ttl is None else {"annotations": {KEPT: "true"}},
     }
     names = {
         "env": _variables(values, "run"),

@@ -25,6 +25,8 @@ _STUCK = frozenset(
 )
 _HOLDING_BACK = frozenset({"FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"})
 """Reasons of events of a pod whose containers are not even created."""
+_GOES_ON = frozenset({"Pulling", "Pulled", "Created", "Started", "SuccessfulAttachVolume"})
+"""Reasons of events after which what held a pod back is over."""
 _NOT_CREATED = "FailedCreate"
 
 Condition: TypeAlias = client.V1PodCondition | client.V1JobCondition
@@ -68,7 +70,7 @@ def diagnose(
     Args:
         job: the Job, None when it is gone.
         pods: its pods.
-        events: warnings about the Job and its pods, oldest first.
+        events: about the Job and its pods, oldest first.
     """
     newest = max(pods, key=lambda pod: pod.metadata.creation_timestamp, default=None)
     if newest is None:
@@ -154,8 +156,10 @@ def _waiting(pod: client.V1Pod) -> Diagnosis | None:
 def _held_back(pod: client.V1Pod, events: Sequence[client.CoreV1Event]) -> Diagnosis | None:
     if pod.status.phase != "Pending":
         return None
-    held = _last(events, _HOLDING_BACK, pod.metadata.uid)
-    return Diagnosis(Stage.STUCK, f"{held.reason}: {held.message}") if held else None
+    last = _last(events, _HOLDING_BACK | _GOES_ON, pod.metadata.uid)
+    if last is None or last.reason in _GOES_ON:
+        return None
+    return Diagnosis(Stage.STUCK, f"{last.reason}: {last.message}")
 
 
 def _unschedulable(pod: client.V1Pod) -> Diagnosis | None:

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from forge_platform.registrar.loop import Loop
 
-STALLED = 120
+STALLED = 300
 """Seconds without a turn after which a loop hangs; failing turns are turns."""
 
 
@@ -19,6 +19,7 @@ def health_server(loops: Sequence[Loop], port: int) -> ThreadingHTTPServer:
         def do_GET(self) -> None:
             failing = failing_loops(loops, self.path)
             self.send_response(503 if failing else 200)
+            self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
             self.end_headers()
             text = metrics(loops) if self.path == "/metrics" else " ".join(failing) or "ok"
             self.wfile.write(text.encode() + b"\n")

@@ -16,6 +16,7 @@ from typing import Any
 import dagster as dg
 from kubernetes import client
 
+from forge_platform.helm_values import KEPT
 from forge_platform.logs import event
 from forge_platform.registrar.cluster import NOT_FOUND
 from forge_platform.registrar.diagnosis import Diagnosis, Patience, Stage, diagnose, killed
@@ -136,20 +137,20 @@ class RunKeeper:
         nothing = RunObjects()
         of_runs = {run_id: found.get(run_id, nothing) for run_id in active}
         pending = [objects for objects in of_runs.values() if _is_pending(objects)]
-        events = self._warnings(pending)
+        events = self._events(pending)
         diagnosed = {
             run_id: diagnose(objects.job, objects.pods, events)
             for run_id, objects in of_runs.items()
         }
         return {run_id: diagnosis for run_id, diagnosis in diagnosed.items() if diagnosis}
 
-    def _warnings(self, pending: Iterable[RunObjects]) -> Sequence[client.CoreV1Event]:
+    def _events(self, pending: Iterable[RunObjects]) -> Sequence[client.CoreV1Event]:
         uids = {uid for objects in pending for uid in objects.uids}
         if not uids:
             return []
-        warnings = self._list(self._core.list_namespaced_event, field_selector="type=Warning")
-        about = [found for found in warnings if found.involved_object.uid in uids]
-        return sorted(about, key=lambda found: found.metadata.creation_timestamp)
+        events = self._list(self._core.list_namespaced_event)
+        about = [found for found in events if found.involved_object.uid in uids]
+        return sorted(about, key=_last_seen)
 
     def _judge(self, run: dg.DagsterRun, diagnosis: Diagnosis) -> bool:
         """Ends a run whose time is over; returns whether it did."""
@@ -178,7 +179,7 @@ class RunKeeper:
         if ended and self._now() - ended < self._retention and not _is_pending(objects):
             return True
         for job in objects.jobs:
-            if not job.metadata.deletion_timestamp:
+            if not job.metadata.deletion_timestamp and not _has_own_ttl(job):
                 self._delete(job)
         return False
 
@@ -227,6 +228,17 @@ class RunKeeper:
     def _list(self, call: Callable[..., Any], **filters: str) -> Sequence[Any]:
         items: Sequence[Any] = call(self._namespace, _request_timeout=_TIMEOUT, **filters).items
         return items
+
+
+def _last_seen(found: client.CoreV1Event) -> datetime:
+    """Kubernetes counts an event that happens again, and keeps its name."""
+    seen: datetime = found.last_timestamp or found.event_time or found.metadata.creation_timestamp
+    return seen
+
+
+def _has_own_ttl(job: client.V1Job) -> bool:
+    """Whether a location's values say how long it is kept."""
+    return KEPT in (job.metadata.annotations or {})
 
 
 def _is_pending(objects: RunObjects) -> bool:

@@ -45,7 +45,11 @@ _RELOADED = frozenset({"Workspace", "WorkspaceLocationEntry", "RepositoryLocatio
 
 
 class ReloadRefused(SourceUnavailable):
-    """The webserver does not reload: it is read-only, or failed to."""
+    """The webserver failed to reload."""
+
+
+class ReloadForbidden(ReloadRefused):
+    """The webserver is read-only."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,8 @@ class Webserver:
 
 
 def _expect_reloaded(result: Mapping[str, Any]) -> None:
+    if result["__typename"] == "UnauthorizedError":
+        raise ReloadForbidden(f"UnauthorizedError: {result.get('message')}")
     if result["__typename"] not in _RELOADED:
         raise ReloadRefused(f"{result['__typename']}: {result.get('message')}")
 
