@@ -70,6 +70,8 @@ class Supervisor:
         """Stops all children and whatever they started."""
         stop_processes(self.folder)
         for child in self._children.values():
+            # Just started, it has no environment yet by which it could have been found.
+            child.kill()
             child.wait()
         self._children.clear()
 
