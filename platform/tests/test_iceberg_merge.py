@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import random
 import threading
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
@@ -41,7 +42,7 @@ from forge_platform.iceberg.view import (
     live_rows,
     stream_files,
 )
-from forge_platform.iceberg.write import TableOptions, WriteRequest, write_table
+from forge_platform.iceberg.write import TableOptions, WriteRequest, to_reader, write_table
 from forge_platform.tables import WriteMode
 
 KEYED = TableOptions(key=("id",), order_by="at")
@@ -223,8 +224,20 @@ def test_a_pinned_view_has_the_columns_of_its_snapshot(
 
 
 @pytest.mark.parametrize("mode", ["merge", "overwrite"])
-def test_a_column_that_another_writer_adds_meanwhile_is_not_lost(
+def test_a_column_without_values_is_seen_at_once(
     catalog: Catalog, keyed: TableOptions, mode: WriteMode
+) -> None:
+    write_table(catalog, TABLE, WriteRequest(rows=things((1, 0, "a")), mode=mode), keyed)
+    wider = things((1, 0, "a")).with_columns(extra=pl.lit(None, pl.Int64))
+    for committed in (True, False):
+        done = write_table(catalog, TABLE, WriteRequest(rows=wider, mode=mode), keyed)
+        assert done.committed == committed
+        assert rows(catalog).columns == ["id", "at", "name", "extra"]
+
+
+@pytest.mark.parametrize("mode", ["merge", "overwrite", "streamed overwrite", "append"])
+def test_a_column_that_another_writer_adds_meanwhile_is_not_lost(
+    catalog: Catalog, keyed: TableOptions, mode: str
 ) -> None:
     write_table(catalog, TABLE, WriteRequest(rows=things((1, 0, "a")), mode="merge"), keyed)
 
@@ -234,15 +247,24 @@ def test_a_column_that_another_writer_adds_meanwhile_is_not_lost(
         refresh(table)
 
     refresh = Table.refresh
-    request = WriteRequest(rows=things((2, 0, "b")), mode=mode)
+
+    def write() -> None:
+        new: pl.DataFrame | pa.RecordBatchReader = things((2, 0, "b"))
+        if mode == "streamed overwrite":
+            new = to_reader(new)
+        kinds: Mapping[str, WriteMode] = {"merge": "merge", "append": "append"}
+        kind = kinds.get(mode, "overwrite")
+        options = TableOptions() if mode == "append" else keyed
+        write_table(catalog, TABLE, WriteRequest(rows=new, mode=kind), options)
+
     with (
         patch.object(Table, "refresh", add_column),
         pytest.raises(CommitConflict, match="changed the schema of"),
     ):
-        write_table(catalog, TABLE, request, keyed)
+        write()
     assert rows(catalog)["id"].to_list() == [1]
     with pytest.raises(SchemaMismatch, match="extra is missing"):
-        write_table(catalog, TABLE, request, keyed)
+        write()
 
 
 @pytest.mark.parametrize(

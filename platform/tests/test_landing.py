@@ -380,6 +380,7 @@ def test_numbers_a_double_holds(landing: Landing, text: str, number: float) -> N
     ("name", "content", "number"),
     [
         ("a.csv", "d\n1\n1e400\n", "1e400"),
+        ("a.csv", "d\n1\n9007199254740993\n", "9007199254740993"),
         ("a.parquet", parquet(pl.DataFrame({"d": [1, 2**53 + 1]})), "9007199254740993"),
     ],
 )

@@ -94,11 +94,21 @@ def begin_run(instance: dg.DagsterInstance, *assets: str) -> str:
     return str(run.run_id)
 
 
-def end_run(instance: dg.DagsterInstance, run_id: str, version: str = "1") -> None:
-    """The run has made its assets."""
+def end_run(
+    instance: dg.DagsterInstance,
+    run_id: str,
+    version: str = "1",
+    *,
+    only: set[str] | None = None,
+    failed: bool = False,
+) -> None:
+    """The run has made its assets, or only some of them."""
     run = instance.get_run_by_id(run_id)
     assert run is not None
-    for key in run.asset_selection or ():
+    ordered = WORKSPACE.resolve_asset_graph().toposorted_asset_keys
+    for key in sorted(run.asset_selection or (), key=ordered.index):
+        if only is not None and key.to_user_string() not in only:
+            continue
         made = dg.AssetMaterialization(key, tags={"dagster/data_version": version})
         event = DagsterEvent(
             event_type_value=dg.DagsterEventType.ASSET_MATERIALIZATION.value,
@@ -106,8 +116,22 @@ def end_run(instance: dg.DagsterInstance, run_id: str, version: str = "1") -> No
             event_specific_data=StepMaterializationData(made),
         )
         instance.report_dagster_event(event, run_id)
-    ended = DagsterEvent(dg.DagsterEventType.PIPELINE_SUCCESS.value, run.job_name)
+    kind = dg.DagsterEventType.PIPELINE_FAILURE if failed else dg.DagsterEventType.PIPELINE_SUCCESS
+    ended = DagsterEvent(kind.value, run.job_name)
     instance.report_dagster_event(ended, run_id)
+
+
+def check_in_run(instance: dg.DagsterInstance, run_id: str, asset: str) -> None:
+    """The run has found that the asset keeps its contract."""
+    found = dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey(asset), check_name="contract", passed=True
+    )
+    event = DagsterEvent(
+        event_type_value=dg.DagsterEventType.ASSET_CHECK_EVALUATION.value,
+        job_name="any",
+        event_specific_data=found,
+    )
+    instance.report_dagster_event(event, run_id)
 
 
 def run_assets(instance: dg.DagsterInstance, *assets: str, version: str = "1") -> None:
@@ -173,6 +197,24 @@ def test_what_changes_while_an_asset_is_made_is_followed(instance: dg.DagsterIns
     assert enriched <= daemon.tick()
     run_assets(instance, *enriched, version="2")
     assert not daemon.tick() & enriched
+
+
+def test_what_a_failed_run_has_left_stale_is_requested_once(instance: dg.DagsterInstance) -> None:
+    """The run has made what is upstream, and was to make the asset too."""
+    daemon = Daemon(CUSTOMERS, instance)
+    ingested(instance)
+    assert daemon.tick() == ALL_OF_CUSTOMERS
+    run_assets(instance, *ALL_OF_CUSTOMERS)
+    assert daemon.tick() == set()
+    run = begin_run(instance, *ALL_OF_CUSTOMERS)
+    end_run(instance, run, version="2", only={CLEAN_CUSTOMERS.asset}, failed=True)
+    check_in_run(instance, run, CLEAN_CUSTOMERS.asset)
+    requested = daemon.tick()
+    assert "customer_metrics" in requested
+    assert CLEAN_CUSTOMERS.asset not in requested
+    begun = begin_run(instance, *requested)
+    end_run(instance, begun, version="2", only=set(), failed=True)
+    assert daemon.tick() == set()
 
 
 def test_what_changes_is_followed_also_where_it_is_noticed_late(

@@ -23,7 +23,10 @@ def on_upstream_change() -> Condition:
     """
     return (
         dg.AutomationCondition.in_latest_time_window()
-        & (_unhandled(_newly_missing()) | _not_yet_read(_upstream_changed()))
+        & (
+            _unhandled(_newly_missing() | _upstream_changed(together=True))
+            | _not_yet_read(_upstream_changed(together=False))
+        )
         & _ready()
     ).with_label("on_upstream_change")
 
@@ -67,7 +70,8 @@ def _unhandled(news: Condition) -> Condition:
 def _not_yet_read(news: Condition) -> Condition:
     """News that came after the asset's last run began, which reads its upstream then.
 
-    When both are noticed at once it may have come after; at worst a run finds nothing to do.
+    When both are noticed at once it may have come after; at worst a run finds nothing to do. So
+    does one after a job's run, which does not tell what else it makes.
     """
     condition = dg.AutomationCondition
     begun = condition.newly_requested() | condition.in_progress().newly_true()
@@ -80,13 +84,13 @@ def _newly_missing() -> Condition:
     return missing.newly_true() | (missing & dg.AutomationCondition.initial_evaluation())
 
 
-def _upstream_changed() -> Condition:
-    changed = dg.AutomationCondition.data_version_changed()
-    # What one run makes of both is no news.
-    changed &= ~dg.AutomationCondition.executed_with_root_target()
-    return dg.AutomationCondition.any_deps_match(
-        changed | dg.AutomationCondition.will_be_requested()
-    )
+def _upstream_changed(*, together: bool) -> Condition:
+    """New data upstream, of runs that are to make the asset too, or of all others."""
+    condition = dg.AutomationCondition
+    changed, own = condition.data_version_changed(), condition.executed_with_root_target()
+    if together:
+        return condition.any_deps_match(changed & own)
+    return condition.any_deps_match((changed & ~own) | condition.will_be_requested())
 
 
 def _ready() -> Condition:

@@ -155,11 +155,13 @@ def _number(values: pl.Expr, found: pl.DataType) -> pl.Expr | None:
         text = values.str.strip_chars()
         number = text.cast(pl.Float64, strict=False)
         too_large = number.is_infinite() & text.str.contains(r"\d")
-        return pl.when(~too_large).then(number)
+        is_whole = text.str.contains(r"^[+-]?\d+$")
+        is_inexact = is_whole & (number.abs() > _LARGEST_EXACT_FLOAT)
+        return pl.when(~too_large & ~is_inexact).then(number)
     if not found.is_numeric():
         return None
     number = values.cast(pl.Float64)
-    is_exact = values.abs() <= _LARGEST_EXACT_FLOAT
+    is_exact = number.cast(found, strict=False) == values
     return pl.when(is_exact).then(number) if found.is_integer() else number
 
 

@@ -186,6 +186,7 @@ def extract(
     replaces = reading.start is None and source.versions == "newest"
     with database.snapshot() as snapshot:
         window = _window(snapshot, source, watermark, position.window)
+        columns = _columns_read(source, reading, position.window)
         if reading.mode == "incremental" and window.is_as_before:
             return TableWrite(rows=None, metadata=notes)
         queries = _queries(snapshot, source, reading, database.stream_connections)
@@ -195,7 +196,7 @@ def extract(
         rows=rows,
         mode="overwrite" if replaces else None,
         watermark=watermark.isoformat() if watermark else None,
-        window="" if reading.leaves_gap else window.now,
+        window=json.dumps({**(window.now if not reading.leaves_gap else {}), "columns": columns}),
         continues=position.snapshot_id,
         metadata=notes,
     )
@@ -280,11 +281,11 @@ class _Window:
     """What the source holds from a moment on that is an overlap before a watermark.
 
     Attributes:
-        now: for the new watermark, to be kept with it; None without one.
+        now: for the new watermark, to be kept with it; empty without one.
         is_as_before: whether the source still holds what it held when ``before`` was kept.
     """
 
-    now: str | None
+    now: Mapping[str, Any]
     is_as_before: bool
 
 
@@ -295,15 +296,21 @@ def _window(
     from forge_platform.postgres.source import window_query
 
     if watermark is None:
-        return _Window(None, is_as_before=False)
+        return _Window({}, is_as_before=False)
     start = watermark - source.overlap
-    known = json.loads(before) if before else None
-    since = datetime.fromisoformat(known["start"]) if known else start
+    known = json.loads(before) if before else {}
+    since = datetime.fromisoformat(known["start"]) if "start" in known else start
     [(rows, digest, rows_since, digest_since)] = snapshot.rows(window_query(source, start, since))
     columns = list(source.columns)
     now = {"start": start.isoformat(), "rows": rows, "digest": digest, "columns": columns}
     seen = {**now, "start": since.isoformat(), "rows": rows_since, "digest": digest_since}
-    return _Window(json.dumps(now), is_as_before=seen == known)
+    return _Window(now, is_as_before=seen == known)
+
+
+def _columns_read(source: SourceTable, reading: _Range, before: str | None) -> Sequence[str]:
+    """The columns that all rows have been read of: a run since a moment adds none."""
+    known = json.loads(before).get("columns") if before else None
+    return known if reading.mode == "since" and known is not None else list(source.columns)
 
 
 def _queries(

@@ -36,7 +36,7 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "('x' || encode(float8send(({0})::float8), 'hex'))::bit(64)::text",
         "CAST(CAST({0} AS BIT) AS VARCHAR)",
     ),
-    "decimal": ("({0})::numeric({1},{2})::text", _VARCHAR),
+    "decimal": ("({0})::numeric(38,{2})::text", _VARCHAR),
     "date": (
         _FINITE % "(({0})::date - date '1970-01-01')::text",
         "CAST({0} - DATE '1970-01-01' AS VARCHAR)",

@@ -134,7 +134,15 @@ def unchanged(table: Table) -> CommitResult:
 def _differs(table: Table, plan: Plan, properties: Mapping[str, str]) -> bool:
     known = state(table)
     moved = any(known.get(name) != value for name, value in properties.items() if is_lasting(name))
-    return bool(plan.added or plan.removed or moved or table.current_snapshot() is None)
+    return bool(plan.added or plan.removed or moved or not _is_in_schema(table))
+
+
+def _is_in_schema(table: Table) -> bool:
+    """Whether the newest snapshot has the table's schema: readers read it in its own."""
+    snapshot = table.current_snapshot()
+    if snapshot is None:
+        return False
+    return snapshot.schema_id in (None, table.schema().schema_id)
 
 
 def _commit_once(table: Table, plan: Plan, properties: Mapping[str, str]) -> None:

@@ -236,9 +236,12 @@ def _with_keys(batches: Iterable[pa.RecordBatch], key: Sequence[str]) -> Iterato
 def _stream(
     table: Table, batches: pa.RecordBatchReader, request: WriteRequest, *, replaces: bool
 ) -> CommitResult:
+    schema = table.schema()
     added = write_stream(table, batches)
 
     def plan(current: Table) -> Plan:
+        if current.schema() != schema:
+            raise _schema_changed(current)
         tasks = files(current, current_snapshot_id(current)) if replaces else {}
         removed = [task.file for task in tasks.values()]
         return Plan(

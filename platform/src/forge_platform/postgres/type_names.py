@@ -3,7 +3,7 @@
 import re
 
 _MODIFIER = re.compile(r"\([^)]*\)")
-_NUMBERS = re.compile(r"\d+")
+_NUMBERS = re.compile(r"-?\d+")
 _ONE_WORD = re.compile(r"(\w+)\s*(\(.*\))?")
 _SHORT_NAMES = {
     "bool": "boolean",
