@@ -225,13 +225,14 @@ def test_a_pinned_view_has_the_columns_of_its_snapshot(
 
 @pytest.mark.parametrize("mode", ["merge", "overwrite"])
 def test_a_column_without_values_is_seen_at_once(
-    catalog: Catalog, keyed: TableOptions, mode: WriteMode
+    catalog: Catalog, keyed: TableOptions, place: str, mode: WriteMode
 ) -> None:
     write_table(catalog, TABLE, WriteRequest(rows=things((1, 0, "a")), mode=mode), keyed)
     wider = things((1, 0, "a")).with_columns(extra=pl.lit(None, pl.Int64))
     for committed in (True, False):
         done = write_table(catalog, TABLE, WriteRequest(rows=wider, mode=mode), keyed)
-        assert done.committed == committed
+        # Nessie says of its newest snapshot that it has the newest schema.
+        assert done.committed == (committed and place != REST)
         assert rows(catalog).columns == ["id", "at", "name", "extra"]
 
 

@@ -155,9 +155,9 @@ def _number(values: pl.Expr, found: pl.DataType) -> pl.Expr | None:
         text = values.str.strip_chars()
         number = text.cast(pl.Float64, strict=False)
         too_large = number.is_infinite() & text.str.contains(r"\d")
-        is_whole = text.str.contains(r"^[+-]?\d+$")
-        is_inexact = is_whole & (number.abs() > _LARGEST_EXACT_FLOAT)
-        return pl.when(~too_large & ~is_inexact).then(number)
+        whole = text.str.extract(r"^([+-]?\d+)$").cast(pl.Int128, strict=False)
+        is_exact = whole.is_null() | (number.cast(pl.Int128, strict=False) == whole)
+        return pl.when(~too_large & is_exact).then(number)
     if not found.is_numeric():
         return None
     number = values.cast(pl.Float64)
