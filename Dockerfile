@@ -70,7 +70,8 @@ ENV PATH=/app/code/bin:/app/venv/bin:/usr/local/bin:/usr/bin:/bin HOME=/tmp \
     DAGSTER_HOME=/opt/dagster/dagster_home MPLCONFIGDIR=/tmp/matplotlib \
     PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 # Python's own images come without its byte code, and at run time none can be written.
-RUN python -m compileall -q "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
+RUN python -m compileall -q -x '/(tests?|lib2to3|(site|dist)-packages)/' \
+      "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 COPY docker/entrypoint /usr/local/bin/entrypoint
 WORKDIR /tmp
 USER 10001:10001
