@@ -39,6 +39,7 @@ CREATE INDEX ON customers (updated_at)
 _LANES = 4  # each transaction has rows of its own, so that none waits for another
 _CUSTOMERS = 40
 _LONGEST_TRANSACTION_SECONDS = 2.5
+_SERVER_RESTARTED = (psycopg2.OperationalError, psycopg2.InterfaceError)
 _MOMENT = "now() - %(skew)s * interval '1 second'"
 
 
@@ -74,7 +75,8 @@ class BusySource:
         finally:
             self._stopped.set()
             thread.join()
-        assert self._failures == []
+        for failure in self._failures:
+            raise failure
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
         """The rows of a query."""
@@ -117,7 +119,7 @@ class BusySource:
         """Puts all rows of a table into a new file: to a snapshot from before it looks empty."""
         column = self._chance.choice(("orders ALTER status", "customers ALTER email"))
         rewrite = f"ALTER TABLE {column} TYPE text USING {column.split()[-1]} || ''"
-        with suppress(psycopg2.OperationalError), closing(self._connect()) as connection:
+        with suppress(*_SERVER_RESTARTED), closing(self._connect()) as connection:
             with connection, connection.cursor() as cursor:
                 cursor.execute("SET LOCAL lock_timeout = '1s'")
                 cursor.execute(rewrite)
@@ -161,14 +163,14 @@ class _Lane:
         """Begins a transaction or ends one that is due; whether one was committed."""
         try:
             return self._act()
-        except (psycopg2.OperationalError, psycopg2.InterfaceError):  # the server is restarted
+        except _SERVER_RESTARTED:
             self._connection = self._due = None
             time.sleep(0.1)
             return False
 
     def finish(self) -> None:
         """Ends what is open, and the connection."""
-        with suppress(psycopg2.OperationalError, psycopg2.InterfaceError):
+        with suppress(*_SERVER_RESTARTED):
             self._open().commit()
         if self._connection is not None:
             self._connection.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,19 +147,15 @@ def started(
         instance: the Dagster instance; one in memory, which is much faster than one on disk, if
             none is given.
     """
-    if instance is None:
-        with dg.DagsterInstance.ephemeral() as ephemeral:
-            with started(folder, variables, ephemeral) as platform:
-                yield platform
-            return
     for sub in ("landing", "exports"):
         (folder / sub).mkdir()
     variables = {**_local(folder), **variables}
-    with pytest.MonkeyPatch.context() as patch:
+    given = nullcontext(instance) if instance else dg.DagsterInstance.ephemeral()
+    with given as used, pytest.MonkeyPatch.context() as patch:
         for name, value in variables.items():
             patch.setenv(name, value)
         yield Platform(
-            instance=instance,
+            instance=used,
             source=_parameters("DB", variables),
             serving=_parameters("SERVING_DB", variables),
             landing=folder / "landing",

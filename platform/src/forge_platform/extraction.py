@@ -173,7 +173,8 @@ def extract(
     """
     found = database.columns(source.schema, source.table)
     source = expected_source(database, source, found)
-    reading = _range(source, config, position)
+    known = json.loads(position.window) if position.window else {}
+    reading = _range(source, config, position.watermark, known)
     settled, complete = _settled(database, source)
     watermark = reading.new_watermark(settled)
     notes = {
@@ -185,18 +186,18 @@ def extract(
     }
     replaces = reading.start is None and source.versions == "newest"
     with database.snapshot() as snapshot:
-        window = _window(snapshot, source, watermark, position.window)
-        columns = _columns_read(source, reading, position.window)
+        window = _window(snapshot, source, watermark, known)
         if reading.mode == "incremental" and window.is_as_before:
             return TableWrite(rows=None, metadata=notes)
         queries = _queries(snapshot, source, reading, database.stream_connections)
         # Many rows are merged in several commits, so a value that is refused must be found first.
         rows = snapshot.stream(queries, verified=not replaces)
+    kept = {} if reading.leaves_gap else window.now
     return TableWrite(
         rows=rows,
         mode="overwrite" if replaces else None,
         watermark=watermark.isoformat() if watermark else None,
-        window=json.dumps({**(window.now if not reading.leaves_gap else {}), "columns": columns}),
+        window=json.dumps({**kept, "columns": _columns_read(source, reading, known)}),
         continues=position.snapshot_id,
         metadata=notes,
     )
@@ -234,21 +235,22 @@ def _unexpected(source: SourceTable, found: Mapping[str, str]) -> Mapping[str, s
     return {name: kind for name, kind in found.items() if name not in source.columns}
 
 
-def _range(source: SourceTable, config: ExtractConfig, position: Position) -> _Range:
+def _range(
+    source: SourceTable, config: ExtractConfig, watermark: str | None, known: Mapping[str, Any]
+) -> _Range:
     since = config.since_moment()
-    watermark = position.watermark
     current = _moment(watermark, f"The watermark of {source.name}") if watermark else None
     if since is not None:
         return _Range("since", since, current)
-    if config.mode == "full" or current is None or _new_columns(source, position.window):
+    if config.mode == "full" or current is None or _new_columns(source, known):
         return _Range("full", None, current)
     return _Range("incremental", current - source.overlap, current)
 
 
-def _new_columns(source: SourceTable, window: str | None) -> list[str]:
+def _new_columns(source: SourceTable, known: Mapping[str, Any]) -> list[str]:
     """Columns that no run has read yet: a default fills old rows without renewing their stamp."""
-    known = json.loads(window).get("columns") if window else None
-    new = [name for name in source.columns if known is not None and name not in known]
+    read = known.get("columns", source.columns)
+    new = [name for name in source.columns if name not in read]
     if new:
         dg.get_dagster_logger().info(
             "%s is read as a whole, for its new columns %s", source.name, ", ".join(new)
@@ -282,7 +284,7 @@ class _Window:
 
     Attributes:
         now: for the new watermark, to be kept with it; empty without one.
-        is_as_before: whether the source still holds what it held when ``before`` was kept.
+        is_as_before: whether the source still holds what it held when ``known`` was kept.
     """
 
     now: Mapping[str, Any]
@@ -290,7 +292,10 @@ class _Window:
 
 
 def _window(
-    snapshot: "Snapshot", source: SourceTable, watermark: datetime | None, before: str | None
+    snapshot: "Snapshot",
+    source: SourceTable,
+    watermark: datetime | None,
+    known: Mapping[str, Any],
 ) -> _Window:
     """Looks at the window of the new watermark, and again at that of the last run."""
     from forge_platform.postgres.source import window_query
@@ -298,7 +303,6 @@ def _window(
     if watermark is None:
         return _Window({}, is_as_before=False)
     start = watermark - source.overlap
-    known = json.loads(before) if before else {}
     since = datetime.fromisoformat(known["start"]) if "start" in known else start
     [(rows, digest, rows_since, digest_since)] = snapshot.rows(window_query(source, start, since))
     columns = list(source.columns)
@@ -307,10 +311,10 @@ def _window(
     return _Window(now, is_as_before=seen == known)
 
 
-def _columns_read(source: SourceTable, reading: _Range, before: str | None) -> Sequence[str]:
+def _columns_read(source: SourceTable, reading: _Range, known: Mapping[str, Any]) -> Sequence[str]:
     """The columns that all rows have been read of: a run since a moment adds none."""
-    known = json.loads(before).get("columns") if before else None
-    return known if reading.mode == "since" and known is not None else list(source.columns)
+    columns = list(source.columns)
+    return known.get("columns", columns) if reading.mode == "since" else columns
 
 
 def _queries(

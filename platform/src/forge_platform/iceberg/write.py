@@ -28,7 +28,7 @@ from forge_platform.errors import (
     PermanentError,
     StorageFull,
 )
-from forge_platform.iceberg.commit import CommitResult, Plan, commit, unchanged
+from forge_platform.iceberg.commit import CommitResult, Plan, Planner, commit, unchanged
 from forge_platform.iceberg.merge import Merge, refuse_missing
 from forge_platform.iceberg.pruning import Scope
 from forge_platform.iceberg.replace import Replace
@@ -152,7 +152,7 @@ def _write(
         rows = _aligned(table, batches)
         matching = deleted.cast(rows.select(deleted.columns).schema)
         change = Replace(rows=rows, matching=matching)
-        return _commit(table, change, request)
+        return _commit(table, change.plan, request)
     return _append(table, batches, request)
 
 
@@ -223,7 +223,7 @@ def _overwrite(
         order_by=options.order_by,
         scope=Scope(),
     )
-    return _commit(table, merge, request)
+    return _commit(table, merge.plan, request)
 
 
 def _with_keys(batches: Iterable[pa.RecordBatch], key: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -236,12 +236,9 @@ def _with_keys(batches: Iterable[pa.RecordBatch], key: Sequence[str]) -> Iterato
 def _stream(
     table: Table, batches: pa.RecordBatchReader, request: WriteRequest, *, replaces: bool
 ) -> CommitResult:
-    schema = table.schema()
     added = write_stream(table, batches)
 
     def plan(current: Table) -> Plan:
-        if current.schema() != schema:
-            raise _schema_changed(current)
         tasks = files(current, current_snapshot_id(current)) if replaces else {}
         removed = [task.file for task in tasks.values()]
         return Plan(
@@ -253,7 +250,7 @@ def _stream(
         )
 
     try:
-        return commit(table, plan, request.properties, carry=request.carry)
+        return _commit(table, plan, request)
     except (PermanentError, CommitConflict, StorageFull):
         discard(table.io, added)
         raise
@@ -286,7 +283,7 @@ def _merge(
             on_read=options.on_read,
         )
         part = request if is_last else _without_position(request)
-        total = _sum(total, _commit(table, merge, part))
+        total = _sum(total, _commit(table, merge.plan, part))
     return total
 
 
@@ -311,17 +308,17 @@ def _write_partitions(
         if options.key
         else Replace(rows=rows, scope=scope)
     )
-    return _commit(table, change, request)
+    return _commit(table, change.plan, request)
 
 
-def _commit(table: Table, change: Merge | Replace, request: WriteRequest) -> CommitResult:
+def _commit(table: Table, planner: Planner, request: WriteRequest) -> CommitResult:
     """Commits rows that have the table's schema, unless another writer changes it meanwhile."""
     schema = table.schema()
 
     def plan(current: Table) -> Plan:
         if current.schema() != schema:
             raise _schema_changed(current)
-        return change.plan(current)
+        return planner(current)
 
     return commit(table, plan, request.properties, carry=request.carry)
 
