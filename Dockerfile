@@ -80,7 +80,8 @@ ENTRYPOINT ["/usr/local/bin/entrypoint"]
 FROM runtime AS platform
 COPY --from=platform-dependencies /app/venv /app/venv
 COPY --from=platform-code /app/code /app/code
-COPY docker/dagster-daemon /app/code/bin/dagster-daemon
+COPY docker/control-plane /app/code/bin/dagster-daemon
+COPY docker/control-plane /app/code/bin/dagster-webserver
 ARG VERSION
 ARG REVISION
 LABEL org.opencontainers.image.title="open-forge-platform" \

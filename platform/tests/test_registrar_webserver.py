@@ -17,6 +17,7 @@ from forge_platform.registrar.webserver import ReloadRefused, Webserver
 from forge_platform.registrar.workspace import render
 
 HOST = "127.0.0.1"
+WIPE = "mutation { wipeAssets(assetPartitionRanges: []) { __typename } }"
 DEFINITIONS = "import dagster as dg\n\ndefs = dg.Definitions()\n"
 
 
@@ -37,7 +38,7 @@ def wait_until(reached: Callable[[], bool], limit: float = 60) -> None:
 @contextmanager
 def process(*command: str, folder: Path) -> Iterator[None]:
     started = subprocess.Popen(
-        [str(Path(sys.executable).parent / command[0]), *command[1:]],
+        [sys.executable, "-m", *command],
         cwd=folder,
         env={"DAGSTER_HOME": str(folder), "DAGSTER_DISABLE_TELEMETRY": "1"},
     )
@@ -57,9 +58,11 @@ def code_server(folder: Path, port: int) -> Iterator[None]:
 
 
 @contextmanager
-def webserver(folder: Path, *options: str) -> Iterator[Webserver]:
+def webserver(
+    folder: Path, *options: str, module: str = "forge_platform.webserver"
+) -> Iterator[Webserver]:
     port = free_port()
-    command = ("dagster-webserver", "-w", "workspace.yaml", "-p", str(port), *options)
+    command = (module, "-w", "workspace.yaml", "-p", str(port), *options)
     found = Webserver(f"http://{HOST}:{port}", process="one")
 
     def answers() -> bool:
@@ -105,10 +108,22 @@ def test_a_webserver_follows_locations_that_come_change_and_go(folder: Path) -> 
         assert found.locations() == {}
 
 
-def test_a_read_only_webserver_refuses(folder: Path) -> None:
+def test_a_read_only_webserver_follows_locations_and_changes_nothing(folder: Path) -> None:
+    port = free_port()
     write_workspace(folder)
-    with webserver(folder, "--read-only") as found:
+    with webserver(folder, "--read-only") as found, code_server(folder, port):
         assert found.locations() == {}
+        write_workspace(folder, orders=port)
+        found.reload_workspace()
+        found.reload_location("orders")
+        assert found.locations() == {"orders": server_id(HOST, port)}
+        answer = httpx.post(f"{found.url}/graphql", json={"query": WIPE}).json()
+    assert answer["data"]["wipeAssets"]["__typename"] == "UnauthorizedError"
+
+
+def test_a_read_only_webserver_of_dagster_refuses(folder: Path) -> None:
+    write_workspace(folder)
+    with webserver(folder, "--read-only", module="dagster_webserver") as found:
         with pytest.raises(ReloadRefused, match="Unauthorized"):
             found.reload_workspace()
 

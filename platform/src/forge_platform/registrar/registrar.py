@@ -16,7 +16,7 @@ from forge_platform.errors import SourceUnavailable
 from forge_platform.logs import event
 from forge_platform.registrar.cluster import Cluster, ControlPod, version_of
 from forge_platform.registrar.code_server import server_id
-from forge_platform.registrar.webserver import ReloadForbidden, Webserver
+from forge_platform.registrar.webserver import Webserver
 from forge_platform.registrar.workspace import (
     CodeServer,
     Endpoint,
@@ -86,7 +86,6 @@ class Registrar:
         self._prefix = path_prefix
         self._loaded: dict[tuple[str, str], Loading] = {}
         self._told: dict[str, float] = {}
-        self._read_only: set[str] = set()
 
     def step(self) -> bool:
         """Looks once, and does what is due; returns whether everything is as it should be."""
@@ -126,13 +125,10 @@ class Registrar:
         kept = set(processes)
         self._loaded = {key: done for key, done in self._loaded.items() if key[0] in kept}
         self._told = {process: at for process, at in self._told.items() if process in kept}
-        self._read_only &= kept
 
     def _update(
         self, pod: ControlPod, workspace: Workspace, servers: Mapping[str, CodeServer]
     ) -> bool:
-        if pod.process in self._read_only:
-            return True
         webserver = Webserver(f"http://{pod.address}:{self._port}{self._prefix}", pod.process)
         try:
             loaded = webserver.locations()
@@ -145,11 +141,6 @@ class Registrar:
                 for name in workspace
                 if name in loaded
             ]
-        except ReloadForbidden as error:
-            # It loads new versions by itself, and learns of new locations when it starts.
-            log.warning(event("webserver_read_only", webserver=pod.name, reason=error))
-            self._read_only.add(pod.process)
-            return True
         except SourceUnavailable as error:
             log.warning(event("webserver_unavailable", webserver=pod.name, reason=error))
             return False
@@ -169,8 +160,6 @@ class Registrar:
         """One location that hangs does not hold up the others."""
         try:
             return self._update_location(webserver, server, loaded_from)
-        except ReloadForbidden:
-            raise
         except SourceUnavailable as error:
             log.warning(event("location_unavailable", location=server.location, reason=error))
             return False

@@ -45,11 +45,7 @@ _RELOADED = frozenset({"Workspace", "WorkspaceLocationEntry", "RepositoryLocatio
 
 
 class ReloadRefused(SourceUnavailable):
-    """The webserver failed to reload."""
-
-
-class ReloadForbidden(ReloadRefused):
-    """The webserver is read-only."""
+    """The webserver does not reload: it failed to, or is read-only and not of this platform."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +89,6 @@ class Webserver:
 
 
 def _expect_reloaded(result: Mapping[str, Any]) -> None:
-    if result["__typename"] == "UnauthorizedError":
-        raise ReloadForbidden(f"UnauthorizedError: {result.get('message')}")
     if result["__typename"] not in _RELOADED:
         raise ReloadRefused(f"{result['__typename']}: {result.get('message')}")
 
