@@ -41,7 +41,8 @@ demo-clean: setup ## Remove everything that the demo has kept
 ##@ Deploy: KUBECONFIG and REGISTRY say where; TAG is the commit unless given
 
 .PHONY: images image up deploy e2e helm-dependencies require-registry
-images: image-platform image-demo $(LOCATIONS:%=image-%) ## Build and push all images
+images: ## Build and push all images
+	@$(MAKE) --no-print-directory -j 2 image-platform image-demo $(LOCATIONS:%=image-%)
 
 image: image-$(or $(LOCATION),LOCATION-is-not-set) ## Build and push one; LOCATION=orders
 

@@ -123,9 +123,11 @@ def test_a_read_only_webserver_follows_locations_and_changes_nothing(folder: Pat
 
 def test_a_read_only_webserver_of_dagster_refuses(folder: Path) -> None:
     write_workspace(folder)
-    with webserver(folder, "--read-only", module="dagster_webserver") as found:
-        with pytest.raises(ReloadRefused, match="Unauthorized"):
-            found.reload_workspace()
+    with (
+        webserver(folder, "--read-only", module="dagster_webserver") as found,
+        pytest.raises(ReloadRefused, match="Unauthorized"),
+    ):
+        found.reload_workspace()
 
 
 def test_a_webserver_that_is_away_is_unavailable() -> None:

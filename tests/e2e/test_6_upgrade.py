@@ -86,13 +86,13 @@ def test_a_location_with_the_library_of_the_previous_commit_serves_beside_the_ot
 ) -> None:
     revision, tag = installation.deployed_revision("ingestion"), f"previous-{time.time_ns()}"
     run("make", "image", "LOCATION=ingestion", f"TAG={tag}", cwd=previous)
-    server = ui.locations()["ingestion"]["serverId"]
+    image = f"{installation.images}/ingestion:{tag}"
     installation.release("ingestion", tag, tmp_path)
     try:
-        wait_until(lambda: ui.locations()["ingestion"]["serverId"] != server, 30, "its server")
+        wait_until(lambda: ui.image("ingestion") == image, 30, "its image in the UI")
         assert "raw_orders" in ui.assets("ingestion")
         done = ui.wait_for_end(ui.launch("ingestion", "ingestion_job"), 180)
         assert done.status == "SUCCESS", done.text
-        assert done.tags["dagster/image"] == f"{installation.images}/ingestion:{tag}"
+        assert done.tags["dagster/image"] == image
     finally:
         run("helm", "rollback", "ingestion", revision, "--wait", "--namespace", namespace.name)

@@ -6,15 +6,16 @@ import datetime as dt
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote
 from uuid import uuid4
 
 import polars as pl
 import pytest
+from catalogs import postgresql_uri
 from polars.testing import assert_frame_equal
 from whole_platform import Platform, started
 
 from forge_platform import S3Resource
+from forge_platform.iceberg.catalog import open_catalog
 from forge_platform.testing import EmbeddedPostgres
 
 VALID = [number for number in range(1, 41) if number % 10]
@@ -32,18 +33,24 @@ VALUES (121, 3, '2024-01-02', 'paid', 1, 1000, 'USD', now(), now());
 def platform(
     postgres: EmbeddedPostgres, small_variables: dict[str, str], s3_bucket: str, tmp_path: Path
 ) -> Iterator[Platform]:
-    catalog = postgres.create_database(f"catalog_{uuid4().hex}")
-    login = f"{catalog['user']}:{quote(catalog['password'], safe='')}"
-    address = f"{catalog['host']}:{catalog['port']}/{catalog['database']}"
     variables = {
         **small_variables,
-        "ICEBERG_CATALOG_URI": f"postgresql://{login}@{address}",
+        "ICEBERG_CATALOG_URI": postgresql_uri(postgres.create_database(f"catalog_{uuid4().hex}")),
         "ICEBERG_WAREHOUSE": f"{s3_bucket}/tables",
         "LANDING_URI": f"{s3_bucket}/landing",
         "EXPORT_URI": f"{s3_bucket}/exports",
     }
     with started(tmp_path, variables) as platform:
         yield platform
+
+
+def test_a_catalog_outlives_a_restart_of_its_database(server_folder: Path, tmp_path: Path) -> None:
+    with EmbeddedPostgres(server_folder / "catalog", password="p") as server:
+        catalog = open_catalog(postgresql_uri(server.connection()), f"file://{tmp_path}", {})
+        catalog.create_namespace("space")
+        server.stop()
+        server.start()
+        assert catalog.list_namespaces() == [("space",)]
 
 
 def test_the_jobs_on_postgresql_and_s3(platform: Platform) -> None:

@@ -28,13 +28,18 @@ def catalog_at(place: str, request: pytest.FixtureRequest, folder: Path) -> Cata
         nessie: Nessie = request.getfixturevalue("nessie")
         return nessie.new_catalog()
     if place == S3:
-        database: ConnectionParameters = request.getfixturevalue("new_database")
-        address = "{user}:{password}@{host}:{port}/{database}".format(
-            **{**database, "password": quote(database["password"], safe="")}
-        )
+        uri = postgresql_uri(request.getfixturevalue("new_database"))
         bucket: str = request.getfixturevalue("s3_bucket")
-        return open_catalog(f"postgresql://{address}", f"{bucket}/tables", {})
+        return open_catalog(uri, f"{bucket}/tables", {})
     return local_catalog(folder)
+
+
+def postgresql_uri(database: ConnectionParameters) -> str:
+    """What a catalog in a database is called."""
+    password = quote(database["password"], safe="")
+    return "postgresql://{user}:{password}@{host}:{port}/{database}".format(
+        **{**database, "password": password}
+    )
 
 
 def local_catalog(folder: Path) -> Catalog:

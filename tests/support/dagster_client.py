@@ -22,6 +22,7 @@ _LOCATIONS = """
         locationOrLoadError {
           ... on RepositoryLocation {
             serverId
+            displayMetadata { key value }
             repositories { assetNodes { assetKey { path } } }
           }
           ... on PythonError { message }
@@ -134,7 +135,7 @@ class Dagster:
         return data
 
     def locations(self) -> Mapping[str, Mapping[str, Any]]:
-        """Every location's server id and assets, or the message of its error."""
+        """Every location's server id, image and assets, or the message of its error."""
         entries = self.ask(_LOCATIONS)["workspaceOrError"]["locationEntries"]
         return {entry["name"]: entry["locationOrLoadError"] for entry in entries}
 
@@ -143,6 +144,11 @@ class Dagster:
         found = self.locations().get(location, {})
         nodes = [node for part in found.get("repositories", ()) for node in part["assetNodes"]]
         return frozenset(node["assetKey"]["path"][-1] for node in nodes)
+
+    def image(self, location: str) -> str | None:
+        """The image that new runs of a location get."""
+        metadata = self.locations().get(location, {}).get("displayMetadata", ())
+        return next((item["value"] for item in metadata if item["key"] == "image"), None)
 
     def plan(self, location: str, job: str) -> str:
         """What comes of asking a location's server for a job's plan."""

@@ -69,6 +69,10 @@ class Namespace:
         self.kubectl("scale", f"deployment/{deployment}", f"--replicas={replicas}")
         self.kubectl("rollout", "status", f"deployment/{deployment}", "--timeout=120s")
 
+    def address(self, service: str) -> str:
+        """Where a Service is inside the cluster, and outside where networks are one."""
+        return self.kubectl("get", "service", service, "-o", "jsonpath={.spec.clusterIP}")
+
     @contextmanager
     def forward(self, target: str, port: int) -> Iterator[str]:
         """Forwards a local port to a pod or Service and yields its URL.
@@ -80,7 +84,9 @@ class Namespace:
             local = found.getsockname()[1]
         command = ["kubectl", "-n", self.name, "port-forward", target, f"{local}:{port}"]
         with _kept_running(command):
-            wait_until(lambda: _listens(local), 20, f"port-forward to {target}", pause=0.1)
+            wait_until(
+                lambda: listens("127.0.0.1", local), 20, f"port-forward to {target}", pause=0.1
+            )
             yield f"http://127.0.0.1:{local}"
 
 
@@ -107,9 +113,11 @@ def _kept_running(command: Sequence[str]) -> Iterator[None]:
             thread.join(0.1)
 
 
-def _listens(port: int) -> bool:
+def listens(host: str, port: int) -> bool:
+    """Whether a connection is accepted within a second."""
     with socket.socket() as tried:
-        return tried.connect_ex(("127.0.0.1", port)) == 0
+        tried.settimeout(1)
+        return tried.connect_ex((host, port)) == 0
 
 
 CONTROL_PLANE = (

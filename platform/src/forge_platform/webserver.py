@@ -7,14 +7,14 @@ learns of a new location only when it is restarted. Nothing is launched or chang
 from __future__ import annotations
 
 from dagster._core.workspace.permissions import VIEWER_PERMISSIONS, Permissions
-from dagster_webserver.cli import main as dagster_webserver
+from dagster_webserver.cli import dagster_webserver
 
 
 def main() -> None:
     """The command ``dagster-webserver``."""
     for reload in (Permissions.RELOAD_WORKSPACE, Permissions.RELOAD_REPOSITORY_LOCATION):
         VIEWER_PERMISSIONS[reload] = True
-    dagster_webserver()
+    dagster_webserver(auto_envvar_prefix="DAGSTER_WEBSERVER")
 
 
 if __name__ == "__main__":

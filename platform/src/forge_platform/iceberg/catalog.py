@@ -62,7 +62,9 @@ def _kind(uri: str) -> dict[str, str]:
             patient = f"{uri}{separator}timeout={SQLITE_LOCK_TIMEOUT_SECONDS}"
             return {"type": "sql", "uri": patient}
         case "postgresql":
-            return {"type": "sql", "uri": f"postgresql+psycopg2{uri.removeprefix(parts.scheme)}"}
+            address = f"postgresql+psycopg2{uri.removeprefix(parts.scheme)}"
+            # A connection that was open while the server was restarted is replaced, not used.
+            return {"type": "sql", "uri": address, "pool_pre_ping": "true"}
         case "http" | "https":
             return {"type": "rest", "uri": uri}
         case "glue":
