@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 from dagster_client import Dagster
@@ -14,6 +15,7 @@ from on_cluster import Namespace, start_times, wait_until
 from toy_location import MakeToy, ToyLocation
 
 REGISTRAR = "system:serviceaccount:{}:forge-registrar"
+READ_ONLY = "webserver-read-only"
 NO_DRAIN = {"FORGE_DRAIN_SECONDS": "0"}
 
 
@@ -23,6 +25,31 @@ def toy(make_toy: MakeToy) -> ToyLocation:
     for version in ("v1", "v2", "v3", "v4"):
         found.build(version)
     return found
+
+
+@contextmanager
+def read_only_webserver(namespace: Namespace) -> Iterator[str]:
+    """A pod as the chart's read-only Deployment has it; yields its URL."""
+    (deployment,) = namespace.get("deployment", "component=dagster-webserver")
+    template = deployment["spec"]["template"]
+    labels = {**template["metadata"]["labels"], "component": f"dagster-{READ_ONLY}"}
+    (container,) = template["spec"]["containers"]
+    *shell, command = container["command"]
+    changed = {**container, "command": [*shell, f"{command} --read-only"]}
+    namespace.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": READ_ONLY, "labels": labels},
+            "spec": {**template["spec"], "containers": [changed]},
+        }
+    )
+    namespace.kubectl("wait", "pod", READ_ONLY, "--for=condition=Ready", "--timeout=90s")
+    try:
+        with namespace.forward(f"pod/{READ_ONLY}", 3000) as url:
+            yield url
+    finally:
+        namespace.kubectl("delete", "pod", READ_ONLY, "--wait=false")
 
 
 def seen(ui: Dagster, location: str, version: str) -> bool:
@@ -56,6 +83,17 @@ def test_two_releases_at_the_same_instant_are_both_live(
     wait_until(lambda: seen(ui, "alpha", "v1"), 60, "alpha in the UI")
     wait_until(lambda: seen(ui, "beta", "v1"), 60, "beta in the UI")
     assert start_times(namespace) == before
+
+
+def test_a_read_only_webserver_learns_of_a_location_too(
+    namespace: Namespace, ui: Dagster, toy: ToyLocation
+) -> None:
+    toy.remove()
+    with read_only_webserver(namespace) as url:
+        assert "alpha" not in Dagster(url).locations()
+        toy.deploy("v1")
+        wait_until(lambda: seen(ui, "alpha", "v1"), 60, "alpha in the UI")
+        wait_until(lambda: seen(Dagster(url), "alpha", "v1"), 20, "alpha in the read-only UI")
 
 
 def test_no_query_finds_a_location_unloaded_while_it_is_upgraded(
