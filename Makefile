@@ -42,7 +42,7 @@ demo-clean: setup ## Remove everything that the demo has kept
 
 .PHONY: images image up deploy e2e helm-dependencies require-registry
 images: ## Build and push all images
-	@$(MAKE) --no-print-directory -j 2 image-platform image-demo $(LOCATIONS:%=image-%)
+	@$(MAKE) --no-print-directory -j 2 image-platform image-demo $(LOCATIONS:%=image-%) TAG=$(TAG)
 
 image: image-$(or $(LOCATION),LOCATION-is-not-set) ## Build and push one; LOCATION=orders
 

@@ -17,6 +17,7 @@ from forge_platform.helm_values import (
     main,
     merge,
     release_values,
+    render,
 )
 
 CHART_VALUES = Path(__file__).parents[2] / "helm" / "code-location" / "values.yaml"
@@ -121,6 +122,8 @@ def test_what_is_not_definite_is_refused(change: dict[str, Any], message: str) -
         ({"env": [{"name": "A", "value": "b"}]}, "env must be a map"),
         ({"run": {"nodeSelector": ["pool"]}}, "run.nodeSelector must be a map"),
         ({"secrets": {"name": "lake"}}, "secrets must be a list"),
+        ({"platform": {"webserver": None}}, "platform.webserver is null"),
+        ({"image": {"pullPolicy": None}}, "image.pullPolicy is null"),
     ],
 )
 def test_values_of_the_wrong_shape_are_named(change: dict[str, Any], message: str) -> None:
@@ -146,6 +149,11 @@ def test_a_time_that_a_team_gives_its_jobs_is_kept_by_the_registrar() -> None:
     assert raw["job_metadata"] == {"annotations": {KEPT: "true"}}
     without = values({"run": {"ttlSecondsAfterFinished": None}})
     assert "job_metadata" not in container_context(without)["k8s"]["run_k8s_config"]
+
+
+@pytest.mark.parametrize("text", ["y", "n", "on", "1e3", "123456789e12", "0o17", "2024-01-31"])
+def test_a_text_stays_one_whoever_reads_it(text: str) -> None:
+    assert f'"{text}"' in render(values({"env": {"TEXT": text}, "image": {"tag": text}}))
 
 
 def test_a_digest_is_as_definite_as_a_tag() -> None:

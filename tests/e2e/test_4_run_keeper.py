@@ -200,12 +200,12 @@ def test_the_job_of_a_run_that_ended_is_removed(
     wait_until(lambda: not namespace.get("job,pod", selector), 90, "removal of its Job")
 
 
-def test_a_run_whose_job_is_deleted_is_failed(
-    namespace: Namespace, ui: Dagster, toy: ToyLocation
+@pytest.mark.parametrize("kind", ["pod", "job"])
+def test_a_run_whose_pod_or_job_is_deleted_is_failed(
+    namespace: Namespace, ui: Dagster, toy: ToyLocation, kind: str
 ) -> None:
-    run_id = ui.launch(toy.location, "work_job", work(seconds=60.0), NO_RETRY)
+    run_id = ui.launch(toy.location, "work_job", work(seconds=90.0), NO_RETRY)
     wait_until(lambda: ui.run(run_id).status == "STARTED", 60, "the run's start")
-    (pod,) = namespace.get("pod", f"dagster/run-id={run_id}")
-    name = pod["metadata"]["name"]
-    namespace.kubectl("delete", "pod", name, "--force", "--grace-period=0")
+    selector = f"dagster/run-id={run_id}"
+    namespace.kubectl("delete", kind, "-l", selector, "--force", "--grace-period=0")
     assert ui.wait_for_end(run_id, 60).status == "FAILURE"

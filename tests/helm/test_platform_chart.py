@@ -60,7 +60,15 @@ def test_what_is_unknown_or_of_the_wrong_kind_is_refused(values: dict[str, Any])
     [
         ({"registrar": {"unschedulableSeconds": 900}}, "startTimeoutSeconds must be more than"),
         ({"priorityClass": {"name": "other"}}, 'priorityClassName is "open-forge-runs"'),
-        ({"dagster": {"dagsterWebserver": {"pathPrefix": "/dagster"}}}, "/dagster/server_info"),
+        (
+            {"dagster": {"dagsterWebserver": {"pathPrefix": "/dagster"}}},
+            "readinessProbe.httpGet.path must be /dagster/server_info",
+        ),
+        ({"dagster": {"runLauncher": {"type": "CustomRunLauncher"}}}, "keeps the Jobs of K8s"),
+        (
+            {"dagster": {"runLauncher": {"config": {"k8sRunLauncher": {"jobNamespace": "other"}}}}},
+            'jobNamespace is "other", and the registrar looks in "data"',
+        ),
     ],
 )
 def test_values_that_contradict_each_other_are_refused(values: dict[str, Any], said: str) -> None:

@@ -65,9 +65,13 @@ class Namespace:
         self.kubectl("delete", "pod", "-l", selector, "--wait=false", *options)
 
     def scale(self, deployment: str, replicas: int) -> None:
-        """Scales a Deployment and waits until it is so."""
+        """Scales a Deployment and waits until it is so, and pods that go are gone."""
         self.kubectl("scale", f"deployment/{deployment}", f"--replicas={replicas}")
         self.kubectl("rollout", "status", f"deployment/{deployment}", "--timeout=120s")
+        found = json.loads(self.kubectl("get", "deployment", deployment, "-o", "json"))
+        labels = found["spec"]["selector"]["matchLabels"]
+        selector = ",".join(f"{name}={value}" for name, value in labels.items())
+        wait_until(lambda: len(self.get("pod", selector)) == replicas, 60, f"{deployment}'s pods")
 
     def address(self, service: str) -> str:
         """Where a Service is inside the cluster, and outside where networks are one."""

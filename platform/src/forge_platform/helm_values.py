@@ -24,6 +24,7 @@ SUBCHART = "dagster-user-deployments"
 GRPC_PORT = 4000
 USER = 10001
 KEPT = "open-forge/kept-by-ttl"
+_READ_BY_TEMPLATES = ("image", "networkPolicy", "validation", "platform")
 _LISTENS = {"exec": {"command": ["bash", "-c", f"</dev/tcp/127.0.0.1/{GRPC_PORT}"]}}
 
 
@@ -64,8 +65,8 @@ def _read(path: Path) -> Values:
 
 
 def render(values: Values) -> str:
-    """Values as YAML."""
-    return yaml.safe_dump(dict(values), sort_keys=False)
+    """Values as JSON, which is YAML in which nobody takes a text for a number or a truth value."""
+    return json.dumps(values, indent=2, default=str) + "\n"
 
 
 def release_values(maps: Iterable[Values]) -> Values:
@@ -106,6 +107,15 @@ def _refuse_empty(values: Values, chart: Values) -> None:
     sections = [name for name, known in chart.items() if isinstance(known, Mapping) and known]
     if empty := [name for name in sections if name in values and values[name] is None]:
         raise ConfigurationError(f"{', '.join(empty)} is empty: leave it out, or name its values.")
+    removed = [
+        f"{section}.{name}"
+        for section in _READ_BY_TEMPLATES
+        if isinstance(found := values.get(section), Mapping)
+        for name, value in found.items()
+        if value is None and not isinstance(chart[section].get(name), Mapping | list)
+    ]
+    if removed:
+        raise ConfigurationError(f"{', '.join(removed)} is null: Helm would take the default.")
 
 
 def _completed(values: Values, chart: Values, path: str = "") -> Values:

@@ -109,7 +109,7 @@ def _with_code_references(location: str, assets: Sequence[dg.AssetsDefinition]) 
         referenced = dg.link_code_references_to_git(
             referenced,
             git_url=source,
-            git_branch=os.environ.get("FORGE_REVISION", "main"),
+            git_branch=os.environ.get("FORGE_REVISION") or "main",
             file_path_mapping=dg.AnchorBasedFilePathMapping(
                 local_file_anchor=_package_folder(location),
                 file_anchor_path_in_repository=f"code_locations/{location}/src/{location}",

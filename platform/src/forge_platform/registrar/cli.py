@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -21,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     logging.basicConfig(stream=sys.stdout, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("forge_platform").setLevel(logging.INFO)
+    # As the first process of its container it would not end by itself.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     _run(options)
 
 
@@ -46,7 +49,7 @@ def _run(options: argparse.Namespace) -> None:
     loops, watches = [workspace], [(workspace, watch) for watch in cluster.watches()]
     if options.runs:
         keeper = RunKeeper(
-            dg.DagsterInstance.get(),
+            dg.DagsterInstance.get,
             names.namespace,
             Patience(unschedulable=timedelta(seconds=options.unschedulable_seconds)),
             timedelta(seconds=options.job_retention_seconds),

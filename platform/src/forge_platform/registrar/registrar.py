@@ -86,6 +86,7 @@ class Registrar:
         self._prefix = path_prefix
         self._loaded: dict[tuple[str, str], Loading] = {}
         self._told: dict[str, float] = {}
+        self._read: dict[str, str] = {}
 
     def step(self) -> bool:
         """Looks once, and does what is due; returns whether everything is as it should be."""
@@ -107,7 +108,7 @@ class Registrar:
         text = self._cluster.workspace_text()
         present = parse(text or "")
         workspace = wanted(servers, present, _answers)
-        if text is None or workspace != present:
+        if text != render(workspace):
             self._cluster.write_workspace(render(workspace))
             added, removed = workspace.keys() - present.keys(), present.keys() - workspace.keys()
             log.info(
@@ -125,6 +126,7 @@ class Registrar:
         kept = set(processes)
         self._loaded = {key: done for key, done in self._loaded.items() if key[0] in kept}
         self._told = {process: at for process, at in self._told.items() if process in kept}
+        self._read = {process: text for process, text in self._read.items() if process in kept}
 
     def _update(
         self, pod: ControlPod, workspace: Workspace, servers: Mapping[str, CodeServer]
@@ -134,6 +136,7 @@ class Registrar:
             loaded = webserver.locations()
             if self._is_readable(pod, loaded, workspace):
                 webserver.reload_workspace()
+                self._read[pod.process] = version_of(render(workspace))
                 loaded = webserver.locations()
                 log.info(event("reloaded", webserver=pod.name, locations=",".join(loaded)))
             current = [
@@ -148,10 +151,11 @@ class Registrar:
 
     def _is_readable(self, pod: ControlPod, loaded: Iterable[str], workspace: Workspace) -> bool:
         """Whether a webserver lacks what its workspace file, as far as one can tell, says."""
-        loaded = set(loaded)
-        if loaded == workspace.keys():
+        loaded, version = set(loaded), version_of(render(workspace))
+        if loaded == workspace.keys() and self._read.setdefault(pod.process, version) == version:
             return False
-        needed = REMOVED if loaded - workspace.keys() else ADDED
+        # Where the names are the same, the address of one has changed.
+        needed = ADDED if loaded < workspace.keys() else REMOVED
         return time.monotonic() - self._told.get(pod.process, 0) >= needed
 
     def _try_location(

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 import dagster as dg
@@ -53,7 +54,7 @@ class RunKeeper:
     """Fails runs that Kubernetes cannot run, and removes the Jobs of those that ended.
 
     Args:
-        instance: where the runs are.
+        connect: opens the instance where the runs are.
         namespace: where their Jobs are.
         patience: how long what is wrong may stay so.
         retention: how long a Job stays after its run has ended, for those who look at its pod.
@@ -61,13 +62,13 @@ class RunKeeper:
 
     def __init__(
         self,
-        instance: dg.DagsterInstance,
+        connect: Callable[[], dg.DagsterInstance],
         namespace: str,
         patience: Patience,
         retention: timedelta,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._instance = instance
+        self._connect = connect
         self._namespace = namespace
         self._patience = patience
         self._retention = retention
@@ -77,6 +78,11 @@ class RunKeeper:
         self._first_seen: dict[tuple[str, Stage], datetime] = {}
         self._killed: dict[str, str] = {}
         self._explained: set[str] = set()
+
+    @cached_property
+    def _instance(self) -> dg.DagsterInstance:
+        """Opened by the first step that can: its database may be away."""
+        return self._connect()
 
     def watches(self) -> Sequence[tuple[Callable[..., Any], Mapping[str, str]]]:
         """The list calls, with their filters, after whose changes to look again."""
@@ -174,13 +180,18 @@ class RunKeeper:
         if run is None or run.status not in _ENDED:
             return False
         self._explain(run)
-        ended = self._ended_at(run)
         # A pod that never started has nothing to show, and must not start any more.
-        if ended and self._now() - ended < self._retention and not _is_pending(objects):
+        pending = _is_pending(objects)
+        jobs = [
+            job
+            for job in objects.jobs
+            if not job.metadata.deletion_timestamp and (pending or not _has_own_ttl(job))
+        ]
+        ended = self._ended_at(run) if jobs else None
+        if ended and self._now() - ended < self._retention and not pending:
             return True
-        for job in objects.jobs:
-            if not job.metadata.deletion_timestamp and not _has_own_ttl(job):
-                self._delete(job)
+        for job in jobs:
+            self._delete(job)
         return False
 
     def _ended_at(self, run: dg.DagsterRun) -> datetime | None:
