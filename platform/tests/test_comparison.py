@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import polars as pl
+import psycopg2
 import pytest
 from psycopg2 import sql
 
@@ -347,6 +350,33 @@ def test_keys_that_are_gone_go_with_the_rows_that_come(
     again = load(database, iceberg, THINGS, change)
     assert again.metadata["deleted_keys"] == 0
     assert again.deleted_keys is None
+
+
+def test_keys_stay_also_where_the_database_orders_them_otherwise(
+    new_database: ConnectionParameters, iceberg: IcebergResource
+) -> None:
+    """In WIN1251 the letter ё comes before all others of its alphabet, in UTF-8 after them."""
+    name = f"other_{uuid4().hex}"
+    with closing(psycopg2.connect(**new_database)) as connection:
+        connection.autocommit = True
+        connection.cursor().execute(
+            f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'WIN1251' LOCALE 'C'"
+        )
+    there: ConnectionParameters = {**new_database, "database": name}
+    other = DatabaseResource(**there)
+    execute(
+        other,
+        "CREATE TABLE things (word text PRIMARY KEY, updated_at timestamptz DEFAULT now()); "
+        "INSERT INTO things (word) SELECT letter || number FROM generate_series(1, 40) AS number, "
+        "regexp_split_to_table('абвгдеёжзиклмнопрстуфхцчшщэюя', '') AS letter",
+    )
+    columns = {"word": "text", "updated_at": "timestamptz"}
+    words = SourceTable("public", "things", columns, key=("word",))
+    load(other, iceberg, words)
+    execute(other, "DELETE FROM things WHERE word LIKE '%7'")
+    gone, _ = keys_gone(tables(other, iceberg, words))
+    assert len(gone) == 4 * 29
+    assert set(gone["word"].str.slice(-1)) == {"7"}
 
 
 def test_keys_go_also_where_no_row_changed(

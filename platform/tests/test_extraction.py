@@ -561,6 +561,8 @@ def test_a_source_that_holds_what_it_held_is_not_read(database: DatabaseResource
     first = read(extract(database, CUSTOMERS, INCREMENTAL, at(None)))
     again = extract(database, CUSTOMERS, INCREMENTAL, first)
     assert again.rows is None
+    # Keys that are removed after this are committed with the position that they were found at.
+    assert position(again) == first
     assert again.metadata["extraction"] == "incremental"
     assert extract(database, CUSTOMERS, FULL, first).rows is not None
 
@@ -595,6 +597,24 @@ def test_a_day_that_passes_is_a_change_of_what_is_read_again(database: DatabaseR
     assert extract(database, source, INCREMENTAL, first).rows is None
     execute(database, "UPDATE customers SET note = 'changed' WHERE customer_id = 1")
     assert ids(extract(database, source, INCREMENTAL, first)) == [1, 2]
+
+
+def test_wide_rows_are_read_a_few_at_a_time(database: DatabaseResource, monkeypatch: Any) -> None:
+    monkeypatch.setattr(extraction, "_BATCH_BYTES", 1024 * 1024)
+    execute(database, "ALTER TABLE customers ALTER note SET STORAGE EXTERNAL")
+    execute(
+        database,
+        "INSERT INTO customers SELECT g, '', repeat('x', 3000), '2024-01-01' "
+        "FROM generate_series(1, 5000) g",
+    )
+    assert largest_batch(database) == 5000
+    execute(database, "ANALYZE customers")
+    assert largest_batch(database) == 2048
+
+
+def largest_batch(database: DatabaseResource) -> int:
+    rows: Any = extract(database, CUSTOMERS, FULL, at(None)).rows
+    return max(len(batch) for batch in rows)
 
 
 # Several connections

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import random
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
@@ -29,7 +29,7 @@ from forge_platform.errors import (
     PermanentError,
     SchemaMismatch,
 )
-from forge_platform.iceberg import write
+from forge_platform.iceberg import write, writer
 from forge_platform.iceberg.catalog import open_catalog
 from forge_platform.iceberg.describe import describe
 from forge_platform.iceberg.maintenance.compaction import Compaction, compact
@@ -46,6 +46,7 @@ from forge_platform.iceberg.write import TableOptions, WriteRequest, to_reader, 
 from forge_platform.tables import WriteMode
 
 KEYED = TableOptions(key=("id",), order_by="at")
+LOG = TableOptions()
 DAILY = TableOptions(key=("id",), partition_by="day", granularity="day")
 TABLE = "space.things"
 
@@ -433,6 +434,88 @@ def test_a_merge_in_several_pieces_keeps_what_each_brought(
     assert (result.updated, result.deleted, result.inserted) == (6, 1, 0)
     expected = pl.concat([changed, things((7, 0, "old"))])
     assert_frame_equal(rows(catalog), expected)
+
+
+def test_a_run_that_dies_between_two_pieces_is_done_again_from_where_it_began(
+    catalog: Catalog, keyed: TableOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where another run has been further meanwhile: its newer row lies under an older one."""
+    monkeypatch.setattr(write, "MERGE_ROWS", 2)
+    latest = replace(keyed, order_by=None)
+
+    def merge(frame: pl.DataFrame, watermark: str) -> None:
+        properties = {"forge.watermark": watermark, "forge.window": f"as of {watermark}"}
+        request = WriteRequest(rows=frame, mode="merge", properties=properties)
+        write_table(catalog, TABLE, request, latest)
+
+    merge(things((1, 0, "first"), (2, 0, "first")), "0")
+    begun = current_snapshot_id(catalog.load_table(TABLE))
+
+    def dying() -> Iterator[pa.RecordBatch]:
+        yield from things((1, 1, "old"), (2, 1, "old")).to_arrow().to_batches()
+        merge(things((1, 2, "new")), "2")
+        for key in (3, 5):
+            yield from things((key, 1, "old"), (key + 1, 1, "old")).to_arrow().to_batches()
+        raise KeyboardInterrupt
+
+    stream = pa.RecordBatchReader.from_batches(things().to_arrow().schema, dying())
+    properties = {"forge.watermark": "1", "forge.window": "as of 1"}
+    request = WriteRequest(rows=stream, mode="merge", properties=properties, continues=begun)
+    with pytest.raises(KeyboardInterrupt):
+        write_table(catalog, TABLE, request, latest)
+    assert rows(catalog)["name"].to_list() == ["old", "old"]
+    found = state(catalog.load_table(TABLE))
+    assert (found["forge.watermark"], found["forge.window"]) == ("0", "as of 0")
+
+
+def test_an_append_whose_retry_was_faster_is_not_done_twice(catalog: Catalog) -> None:
+    frame = things((1, 0, "a"))
+    properties = {"forge.write-id": "this run"}
+    write_table(catalog, TABLE, WriteRequest(rows=things((0, 0, "z")), mode="append"), LOG)
+
+    def slow() -> Iterator[pa.RecordBatch]:
+        request = WriteRequest(rows=frame, mode="append", properties=properties)
+        write_table(catalog, TABLE, request, LOG)
+        yield from frame.to_arrow().to_batches()
+
+    stream = pa.RecordBatchReader.from_batches(frame.to_arrow().schema, slow())
+    request = WriteRequest(rows=stream, mode="append", properties=properties)
+    result = write_table(catalog, TABLE, request, LOG)
+    assert not result.committed
+    assert result.snapshot_id == current_snapshot_id(catalog.load_table(TABLE))
+    assert rows(catalog)["id"].to_list() == [0, 1]
+
+
+def test_texts_beyond_what_statistics_hold_are_found(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parquet has no bounds for a row group with such a text, and the file's must not look so."""
+    monkeypatch.setattr(writer, "ROW_GROUP_ROWS", 2)
+    by_name = TableOptions(key=("name",))
+    names = ["a", "b", "m", "z" * 5000, "c", "d"]
+    first = pl.DataFrame({"name": names, "number": range(6)})
+    write_table(catalog, TABLE, WriteRequest(rows=first, mode="merge"), by_name)
+    second = pl.DataFrame({"name": names[2:4], "number": [20, 30]})
+    result = write_table(catalog, TABLE, WriteRequest(rows=second, mode="merge"), by_name)
+    assert (result.inserted, result.updated) == (0, 2)
+    view = IcebergView(table := catalog.load_table(TABLE), TABLE, current_snapshot_id(table))
+    assert view.scan().filter(pl.col("name") == "m").collect()["number"].to_list() == [20]
+
+
+def test_wide_rows_end_row_groups_and_pieces_sooner(
+    catalog: Catalog, keyed: TableOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "MERGE_BYTES", 4_000)
+    monkeypatch.setattr(writer, "ROW_GROUP_BYTES", 1_000)
+    wide = things(*((number, 0, "x" * 900) for number in range(8)))
+    batches = [batch for row in wide.iter_slices(1) for batch in row.to_arrow().to_batches()]
+    stream = pa.RecordBatchReader.from_batches(wide.to_arrow().schema, batches)
+    write_table(catalog, TABLE, WriteRequest(rows=stream, mode="merge"), keyed)
+    table = catalog.load_table(TABLE)
+    assert len(table.metadata.snapshots) == 2
+    tasks = files(table, current_snapshot_id(table)).values()
+    assert all(len(task.file.split_offsets or ()) > 1 for task in tasks)
+    assert_frame_equal(rows(catalog), wide)
 
 
 @pytest.mark.parametrize(

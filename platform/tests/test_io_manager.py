@@ -8,6 +8,7 @@ import dagster as dg
 import polars as pl
 import pyarrow as pa
 import pytest
+from dagster._core.test_utils import create_run_for_test
 from polars.testing import assert_frame_equal
 
 from forge_platform import (
@@ -16,6 +17,7 @@ from forge_platform import (
     RunModeConfig,
     TableView,
     TableWrite,
+    io_manager,
     keys_of,
     plan_work,
     table_options,
@@ -282,6 +284,53 @@ def test_a_run_can_be_repeated_on_the_snapshots_that_it_read(iceberg: IcebergRes
         tags = {"forge/snapshot/space.base": wrong}
         with pytest.raises(dg.Failure, match=message):
             run([base, reader], everything, selection=[reader], tags=tags)
+
+
+def test_all_steps_of_a_run_read_a_table_at_one_snapshot(iceberg: IcebergResource) -> None:
+    seen: list[tuple[int, str]] = []
+
+    @dg.asset(metadata=table_options(mode="overwrite", key=("id",)))
+    def base() -> pl.DataFrame:
+        return ROWS
+
+    @dg.asset(name="base", metadata=table_options(mode="overwrite", key=("id",)))
+    def other_base() -> pl.DataFrame:
+        return ROWS.head(1)
+
+    def look(context: dg.AssetExecutionContext, base: TableView) -> None:
+        seen.append((base.read().height, context.asset_key.to_user_string()))
+        run([other_base], resources(iceberg))
+
+    @dg.asset
+    def first(context: dg.AssetExecutionContext, base: TableView) -> None:
+        look(context, base)
+
+    @dg.asset(deps=[first])
+    def second(context: dg.AssetExecutionContext, base: TableView) -> None:
+        look(context, base)
+
+    everything = resources(iceberg)
+    run([base, first, second], everything)
+    assert seen == [(3, "first"), (3, "second")]
+    run([base, first, second], everything, selection=[first, second])
+    assert [rows for rows, _ in seen[2:]] == [1, 1]
+
+
+def test_a_retry_is_the_attempt_that_it_repeats_and_a_run_again_is_none() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def launch(parent: dg.DagsterRun | None, **tags: str) -> dg.DagsterRun:
+            ids = {"parent_run_id": parent.run_id, "root_run_id": parent.run_id} if parent else {}
+            made: dg.DagsterRun = create_run_for_test(instance, tags=tags, **ids)
+            return made
+
+        retry = {"dagster/retry_number": "1"}
+        first = launch(None)
+        again = launch(first)
+        third = launch(launch(again, **retry), **retry)
+        assert io_manager._first_attempt(first, instance) == first.run_id
+        assert io_manager._first_attempt(again, instance) == again.run_id
+        assert io_manager._first_attempt(third, instance) == again.run_id
 
 
 def test_a_table_that_does_not_exist_yet_says_what_to_run(iceberg: IcebergResource) -> None:

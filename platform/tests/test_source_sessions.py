@@ -7,10 +7,12 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psycopg2
 import pytest
 from pooled_postgres import pooled, standby_of, wait_until_replayed
 from psycopg2 import sql
@@ -25,7 +27,7 @@ from forge_platform.iceberg.write import TableOptions, WriteRequest, write_table
 from forge_platform.postgres.stream import STREAM_NAME
 from forge_platform.resources.database import DatabaseResource
 from forge_platform.tables import Position
-from forge_platform.testing import EmbeddedPostgres
+from forge_platform.testing import ConnectionParameters, EmbeddedPostgres
 
 TABLE = "space.things"
 KEYED = TableOptions(key=("id",))
@@ -113,10 +115,23 @@ def test_extraction_through_a_pooler(
         # What a session was told is not handed on to the next client.
         [setting] = database.query("SELECT current_setting('statement_timeout') AS timeout")
         assert setting["timeout"] == "1min"
+        assert STREAM_NAME not in names_of_clients_without(address)
         [server] = direct.query(
             "SELECT count(*) AS idle FROM pg_stat_activity WHERE state = 'idle in transaction'"
         )
         assert server["idle"] == 0
+
+
+def names_of_clients_without(address: ConnectionParameters) -> set[str]:
+    """What sessions are called whose client gives no name: each is one of the pooler's."""
+    names = set()
+    with ExitStack() as opened:
+        for _ in range(4):
+            client = opened.enter_context(closing(psycopg2.connect(**address)))
+            cursor = client.cursor()
+            cursor.execute("SELECT current_setting('application_name')")
+            names |= {name for (name,) in cursor.fetchall()}
+    return names
 
 
 def test_extraction_from_a_standby(

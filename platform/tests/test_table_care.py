@@ -442,6 +442,23 @@ def test_a_second_care_has_nothing_to_do(local: Catalog) -> None:
     assert [again[name] for name in changed] == [0, 0, 0, 0]
 
 
+def test_a_table_that_cannot_be_read_stops_only_what_it_may_need(
+    local: Catalog, tmp_path: Path
+) -> None:
+    table = add_many(local, 6, KEYED)
+    write_table(local, "space.broken", WriteRequest(rows=things(0, 1), mode="append"), LOG)
+    for file in (tmp_path / "tables" / "space" / "broken" / "metadata").iterdir():
+        file.unlink()
+    options = CareOptions(keep_days=0, keep_snapshots=1)
+    done = care(table, TABLE, options, neighbours=Neighbours.of(local), now=LATER)
+    assert done["unreadable_tables"] == 1
+    assert done["files_rewritten"] == 6
+    assert done["snapshots_expired"] == 0
+    local.drop_table("space.broken")
+    done = care(table, TABLE, options, neighbours=Neighbours.of(local), now=LATER)
+    assert done["snapshots_expired"] > 0
+
+
 def test_thresholds_are_the_assets_own() -> None:
     assert options_of(CareOptions(keep_days=2).metadata()).keep_days == 2
     assert options_of({}) == CareOptions()

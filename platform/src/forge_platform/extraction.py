@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from forge_platform.resources.database import DatabaseResource
 
 _LARGE_PAGES = 2_000  # of 8 KiB; below, another connection costs more than it gains
+_BATCH_BYTES = 32 * 1024 * 1024
+_LEAST_BATCH_ROWS = 2_048
 _MOMENTS = {"timestamp with time zone", "timestamp without time zone"}
 
 
@@ -188,10 +190,16 @@ def extract(
     with database.snapshot() as snapshot:
         window = _window(snapshot, source, watermark, known)
         if reading.mode == "incremental" and window.is_as_before:
-            return TableWrite(rows=None, metadata=notes)
+            return TableWrite(
+                rows=None,
+                watermark=position.watermark,
+                window=position.window,
+                continues=position.snapshot_id,
+                metadata=notes,
+            )
         queries = _queries(snapshot, source, reading, database.stream_connections)
         # Many rows are merged in several commits, so a value that is refused must be found first.
-        rows = snapshot.stream(queries, verified=not replaces)
+        rows = snapshot.stream(queries, _batch_rows(snapshot, source), verified=not replaces)
     kept = {} if reading.leaves_gap else window.now
     return TableWrite(
         rows=rows,
@@ -329,6 +337,15 @@ def _queries(
     [(pages,)] = snapshot.rows(pages_query(source))
     parts = connections if (pages or 0) > _LARGE_PAGES else 1
     return part_queries(source, pages or 0, parts)
+
+
+def _batch_rows(snapshot: "Snapshot", source: SourceTable) -> int:
+    """Rows that are read at a time: fewer, where they are wide."""
+    from forge_platform.postgres.source import width_query
+    from forge_platform.postgres.stream import BATCH_ROWS
+
+    [(width,)] = snapshot.rows(width_query(source))
+    return max(_LEAST_BATCH_ROWS, min(BATCH_ROWS, _BATCH_BYTES // width)) if width else BATCH_ROWS
 
 
 def _differences(source: SourceTable, found: Mapping[str, str]) -> Iterator[str]:

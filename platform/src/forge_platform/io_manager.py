@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from forge_platform.contracts import NAMESPACE
 from forge_platform.errors import ConfigurationError
@@ -87,6 +87,9 @@ class IcebergIOManager(dg.ConfigurableIOManager):
         "overwrite no watermark is kept, so every run starts from the beginning.",
     )
 
+    _pins: dict[tuple[str, str], int | None] = PrivateAttr(default_factory=dict)
+    """The snapshots that a run has read or written, by run and table: all its steps read these."""
+
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
         """Writes an asset's rows and describes the table in the materialisation's metadata."""
         from forge_platform.iceberg.describe import describe
@@ -99,11 +102,13 @@ class IcebergIOManager(dg.ConfigurableIOManager):
         # Downstream automation looks at the data version: a run that changed nothing keeps it.
         version = dg.DataVersion(result.data_version)
         context.step_context.set_data_version(context.asset_key, version)
+        self._pins[context.run_id, table] = result.snapshot_id
         rows = _rows(write, result)
         log_rows(context.log, table, **rows)
-        view = self.iceberg.view(table, result.snapshot_id)
-        description = describe(view, with_sample=result.committed)
-        overlap = _overlap(context, view, write.continues)
+        with self.iceberg.failures():
+            view = self.iceberg.view(table, result.snapshot_id)
+            description = describe(view, with_sample=result.committed)
+            overlap = _overlap(context, view, write.continues)
         context.add_output_metadata({**rows, **description, **overlap, **write.metadata})
 
     def load_input(self, context: dg.InputContext) -> object:
@@ -111,7 +116,10 @@ class IcebergIOManager(dg.ConfigurableIOManager):
         from forge_platform.iceberg.read import load
 
         table = self._table(context)
-        view = self.iceberg.view(table, _pinned(context, table))
+        pin = (context.step_context.run_id, table)
+        snapshot_id = _pinned(context, table) or self._pins.get(pin)
+        view = self.iceberg.view(table, snapshot_id)
+        self._pins[pin] = view.snapshot_id
         context.log.debug("reading %s at snapshot %s", view.identifier, view.snapshot_id)
         context.add_input_metadata({"snapshot_id": str(view.snapshot_id)})
         with self.iceberg.failures():
@@ -148,6 +156,7 @@ class IcebergIOManager(dg.ConfigurableIOManager):
             deleted_keys=write.deleted_keys,
             properties=_properties(context, write, managed=managed),
             carry=managed,
+            continues=write.continues if managed else None,
         )
 
     def _mode(self, context: dg.OutputContext, write: TableWrite) -> WriteMode:
@@ -235,13 +244,22 @@ def _properties(
     return {**identity, **known, **inputs}
 
 
+_RETRIES = {"dagster/retry_number", "dagster/is_resume_retry"}
+
+
 def _write_id(context: dg.OutputContext) -> str:
     """The same for a run and its retries, so that an append is done once."""
-    this = context.step_context.dagster_run
-    is_retry = bool({"dagster/retry_number", "dagster/is_resume_retry"} & set(this.tags))
-    run = (this.root_run_id if is_retry else None) or this.run_id
+    run_id = _first_attempt(context.step_context.dagster_run, context.step_context.instance)
     partition = context.asset_partition_keys if context.has_asset_partitions else ()
-    return "/".join([run, context.asset_key.to_user_string(), *partition[:1], *partition[-1:]])
+    return "/".join([run_id, context.asset_key.to_user_string(), *partition[:1], *partition[-1:]])
+
+
+def _first_attempt(run: dg.DagsterRun, instance: dg.DagsterInstance) -> str:
+    """The run that this one, perhaps over several others, is a retry of; else its own id."""
+    if run.parent_run_id is None or not _RETRIES & run.tags.keys():
+        return run.run_id
+    parent = instance.get_run_by_id(run.parent_run_id)
+    return run.parent_run_id if parent is None else _first_attempt(parent, instance)
 
 
 def _overlap(

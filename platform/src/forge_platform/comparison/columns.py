@@ -56,7 +56,7 @@ _ORDERED = {
     "date": "date",
     "timestamp": "timestamp",
     "timestamptz": "timestamptz",
-    "string": "text",
+    "string": "bytea",
 }
 
 
@@ -88,17 +88,26 @@ class ComparedColumn:
 
     def ordered(self) -> sql.Composable:
         """The column in PostgreSQL as it is compared: text by its bytes, as everywhere else."""
-        name = sql.Identifier(self.name)
-        return sql.SQL('({})::text COLLATE "C"').format(name) if self._family == "string" else name
+        return self._comparable(sql.Identifier(self.name))
+
+    def bound(self, value: object) -> sql.Composable:
+        """A value, to be compared with the column."""
+        return self._comparable(sql.Literal(value))
 
     def bucket(self, edges: Sequence[object]) -> sql.Composable:
         """The number of edges that are not beyond the value, in PostgreSQL."""
         kind = sql.SQL(_ORDERED[self._family])
         if not edges:
             return sql.SQL("0")
-        return sql.SQL("width_bucket(({})::{}, {}::{}[])").format(
-            self.ordered(), kind, sql.Literal(list(edges)), kind
+        bounds = sql.SQL(", ").join(map(self.bound, edges))
+        return sql.SQL("width_bucket(({0})::{1}, ARRAY[{2}]::{1}[])").format(
+            self.ordered(), kind, bounds
         )
+
+    def _comparable(self, value: sql.Composable) -> sql.Composable:
+        # The bytes of UTF-8, which those of the database's encoding need not be in the order of.
+        is_text = self._family == "string"
+        return sql.SQL("convert_to(({})::text, 'UTF8')").format(value) if is_text else value
 
     @property
     def _family(self) -> str:

@@ -60,7 +60,11 @@ class SourceSide:
             column=self.key[0].ordered(),
             rows=self._rows(within),
         )
-        return [edge for (edge,) in self._ask(statement) if edge not in (None, within.low)]
+        found = [
+            bytes(edge).decode() if isinstance(edge, memoryview) else edge
+            for (edge,) in self._ask(statement)
+        ]
+        return [edge for edge in found if edge not in (None, within.low)]
 
     def rows(self, within: KeyRange) -> pl.DataFrame:
         """Key, digest, and whether the row is newer than what is settled."""
@@ -112,7 +116,7 @@ class SourceSide:
         column = self.key[0].ordered()
         bounds = ((">=", within.low), ("<", within.high))
         return [
-            sql.SQL(" ").join([column, sql.SQL(operator), sql.Literal(value)])
+            sql.SQL(" ").join([column, sql.SQL(operator), self.key[0].bound(value)])
             for operator, value in bounds
             if value is not None
         ]

@@ -22,6 +22,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _AWAY = {
     "botocore.ConnectionError",
     "botocore.HTTPClientError",
+    "pyiceberg.CommitStateUnknownException",
     "pyiceberg.ServerError",
     "pyiceberg.ServiceUnavailableError",
     "pyiceberg.TooManyRequestsError",

@@ -20,14 +20,18 @@ COMMIT_ID = "forge.commit-id"
 DATA_VERSION = "forge.data-version"
 
 
-def state(table: Table) -> Mapping[str, str]:
+def state(table: Table, snapshot_id: int | None = None) -> Mapping[str, str]:
     """Watermark, data version and upstream snapshots of the newest snapshot that carries any.
+
+    Args:
+        table: the table.
+        snapshot_id: the newest snapshot to look at; the current one when it is None.
 
     Every commit of this library carries them on; another engine's commit (a compaction for
     instance) does not, so its ancestors are asked. A property that was set to nothing is taken
     back.
     """
-    for snapshot in ancestors(table, table.metadata.current_snapshot_id):
+    for snapshot in ancestors(table, snapshot_id or table.metadata.current_snapshot_id):
         found = properties_of(snapshot)
         if COMMIT_ID in found:
             return {name: value for name, value in found.items() if is_lasting(name) and value}

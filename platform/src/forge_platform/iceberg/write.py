@@ -33,7 +33,7 @@ from forge_platform.iceberg.merge import Merge, refuse_missing
 from forge_platform.iceberg.pruning import Scope
 from forge_platform.iceberg.replace import Replace
 from forge_platform.iceberg.schema import reconcile, storable, table_schema
-from forge_platform.iceberg.state import WRITE_ID, committed, is_lasting
+from forge_platform.iceberg.state import DATA_VERSION, WRITE_ID, committed, is_lasting, state
 from forge_platform.iceberg.view import current_snapshot_id, files
 from forge_platform.iceberg.writer import discard, write_stream
 
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MERGE_ROWS = 1_000_000
+MERGE_BYTES = 128 * 1024 * 1024
+"""Of either, what is reached first ends a piece of a merge: rows may be wide."""
 BATCH_ROWS = 65_536
 
 Granularity: TypeAlias = str
@@ -95,6 +97,7 @@ class WriteRequest:
     deleted_keys: Frame | None = None
     properties: Mapping[str, str] = field(default_factory=dict)
     carry: bool = True
+    continues: int | None = None
 
 
 def write_table(
@@ -204,10 +207,25 @@ def _create_namespace(catalog: Catalog, namespace: str) -> None:
 
 
 def _append(table: Table, batches: pa.RecordBatchReader, request: WriteRequest) -> CommitResult:
+    try:
+        _refuse_repeated(table, request)
+        return _stream(table, batches, request, replaces=False)
+    except _AlreadyWritten as done:
+        return replace(unchanged(table), snapshot_id=done.snapshot_id)
+
+
+class _AlreadyWritten(Exception):
+    """A run or a retry of it has appended these rows; it may have been thought dead."""
+
+    def __init__(self, snapshot_id: int) -> None:
+        super().__init__(snapshot_id)
+        self.snapshot_id = snapshot_id
+
+
+def _refuse_repeated(table: Table, request: WriteRequest) -> None:
     write_id = request.properties.get(WRITE_ID)
     if write_id is not None and (done := committed(table, WRITE_ID, write_id)) is not None:
-        return replace(unchanged(table), snapshot_id=done.snapshot_id)
-    return _stream(table, batches, request, replaces=False)
+        raise _AlreadyWritten(done.snapshot_id)
 
 
 def _overwrite(
@@ -239,6 +257,8 @@ def _stream(
     added = write_stream(table, batches)
 
     def plan(current: Table) -> Plan:
+        if not replaces:
+            _refuse_repeated(current, request)
         tasks = files(current, current_snapshot_id(current)) if replaces else {}
         removed = [task.file for task in tasks.values()]
         return Plan(
@@ -251,7 +271,7 @@ def _stream(
 
     try:
         return _commit(table, plan, request)
-    except (PermanentError, CommitConflict, StorageFull):
+    except (PermanentError, CommitConflict, StorageFull, _AlreadyWritten):
         discard(table.io, added)
         raise
 
@@ -266,7 +286,8 @@ def _merge(
     """Merges a stream of any length in bounded pieces; the last one commits the watermark.
 
     A run that dies between two pieces is retried from the old watermark, and merging a
-    piece twice changes nothing.
+    piece twice changes nothing. Each piece takes the table back to that watermark, if another run
+    has moved it since: older rows may have come over its own.
     """
     insert_only = request.mode == "append"
     total = unchanged(table)
@@ -282,7 +303,7 @@ def _merge(
             insert_only=insert_only,
             on_read=options.on_read,
         )
-        part = request if is_last else _without_position(request)
+        part = request if is_last else _at_its_begin(request, table)
         total = _sum(total, _commit(table, merge.plan, part))
     return total
 
@@ -353,15 +374,15 @@ def _without_keys(deleted: pl.DataFrame | None, keys: pl.DataFrame) -> pl.DataFr
 
 
 def _pieces(batches: pa.RecordBatchReader) -> Iterator[Sequence[pa.RecordBatch]]:
-    """Groups of batches with a bounded number of rows; at least one, maybe empty, group."""
+    """Groups of batches of a bounded size; at least one, maybe empty, group."""
     group: list[pa.RecordBatch] = []
-    rows = 0
+    rows = size = 0
     for batch in batches:
-        if group and rows + batch.num_rows > MERGE_ROWS:
+        rows, size = rows + batch.num_rows, size + batch.nbytes
+        if group and (rows > MERGE_ROWS or size > MERGE_BYTES):
             yield group
-            group, rows = [], 0
+            group, rows, size = [], batch.num_rows, batch.nbytes
         group.append(batch)
-        rows += batch.num_rows
     yield group
 
 
@@ -375,11 +396,14 @@ def _marked_last(
     yield previous, True
 
 
-def _without_position(request: WriteRequest) -> WriteRequest:
-    given = request.properties.items()
-    return replace(
-        request, properties={name: value for name, value in given if not is_lasting(name)}
-    )
+def _at_its_begin(request: WriteRequest, table: Table) -> WriteRequest:
+    """The write without the position that it reaches, but with that which it began from."""
+    own = {name: value for name, value in request.properties.items() if not is_lasting(name)}
+    if request.continues is None:
+        return replace(request, properties=own)
+    begun = {**dict.fromkeys(state(table), ""), **state(table, request.continues)}
+    begun.pop(DATA_VERSION, None)
+    return replace(request, properties={**own, **begun})
 
 
 def _sum(first: CommitResult, second: CommitResult) -> CommitResult:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 TARGET_FILE_BYTES = 128 * 1024 * 1024
 ROW_GROUP_ROWS = 128 * 1024
+ROW_GROUP_BYTES = 64 * 1024 * 1024
+"""Of either, what is reached first ends a row group: rows may be wide."""
 
 logger = logging.getLogger(__name__)
 
@@ -69,13 +71,19 @@ def write_frame(table: Table, frame: pl.DataFrame) -> list[DataFile]:
         StorageFull: no room is left; what was written has been removed.
     """
     if not table.spec().fields:
-        return write_stream(table, frame.to_arrow().to_batches(ROW_GROUP_ROWS))
+        return write_stream(table, _batches(frame))
     written: list[DataFile] = []
     with removed_on_failure(table.io, written):
         for key, rows in _partitions(table, frame):
-            groups = _row_groups(table, rows.to_arrow().to_batches(ROW_GROUP_ROWS))
+            groups = _row_groups(table, _batches(rows))
             written.append(_write_file(table, groups, key))
     return written
+
+
+def _batches(frame: pl.DataFrame) -> list[pa.RecordBatch]:
+    data = frame.to_arrow()
+    width = data.nbytes // max(1, data.num_rows)
+    return data.to_batches(min(ROW_GROUP_ROWS, max(1, ROW_GROUP_BYTES // max(1, width))))
 
 
 def discard(io: FileIO, files: Iterable[DataFile]) -> None:
@@ -115,13 +123,13 @@ def _row_groups(table: Table, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.
     """Collects small batches into row groups, cast to the table's schema with field ids."""
     schema = schema_to_pyarrow(table.schema(), include_field_ids=True)
     pending: list[pa.RecordBatch] = []
-    rows = 0
+    rows = size = 0
     for batch in batches:
         pending.append(batch)
-        rows += batch.num_rows
-        if rows >= ROW_GROUP_ROWS:
+        rows, size = rows + batch.num_rows, size + batch.nbytes
+        if rows >= ROW_GROUP_ROWS or size >= ROW_GROUP_BYTES:
             yield _taken(pending, schema)
-            rows = 0
+            rows = size = 0
     if rows:
         yield _taken(pending, schema)
 
@@ -165,11 +173,14 @@ def _write_file(
     except BaseException:
         remove_partial(table.io, path)
         raise
+    ids = parquet_path_to_id_mapping(table.schema())
     statistics = data_file_statistics_from_parquet_metadata(
         parquet_metadata=metadata,
         stats_columns=compute_statistics_plan(table.schema(), table.metadata.properties),
-        parquet_column_mapping=parquet_path_to_id_mapping(table.schema()),
+        parquet_column_mapping=ids,
     )
+    for column in _partly_bounded(metadata):
+        statistics.column_aggregates.pop(ids[column], None)
     return DataFile.from_args(
         content=DataFileContent.DATA,
         file_path=path,
@@ -182,6 +193,25 @@ def _write_file(
         key_metadata=None,
         **statistics.to_serialized_dict(),
     )
+
+
+def _partly_bounded(metadata: pq.FileMetaData) -> set[str]:
+    """Columns with a row group whose bounds Parquet leaves out, as it does for texts over 4 KiB.
+
+    pyiceberg would take the bounds of the other row groups for those of the file.
+    """
+    chunks = (
+        metadata.row_group(number).column(column)
+        for number in range(metadata.num_row_groups)
+        for column in range(metadata.num_columns)
+    )
+    return {
+        chunk.path_in_schema
+        for chunk in chunks
+        if chunk.statistics is not None
+        and not chunk.statistics.has_min_max
+        and chunk.statistics.num_values
+    }
 
 
 def _write_parquet(sink: IO[Any], groups: Iterator[pa.Table]) -> pq.FileMetaData:

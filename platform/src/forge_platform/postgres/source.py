@@ -117,6 +117,15 @@ def pages_query(source: SourceTable) -> sql.Composable:
     ).format(_regclass(source))
 
 
+def width_query(source: SourceTable) -> sql.Composable:
+    """One row: bytes of a row on disk, as of the last ANALYZE; NULL where that is not known."""
+    return sql.SQL(
+        "SELECT (sum(pg_table_size(oid)) / nullif(sum(greatest(reltuples, 0)), 0))::bigint "
+        "FROM pg_class WHERE relkind IN ('r', 'm') AND oid IN "
+        "(SELECT relid FROM pg_partition_tree({0}) UNION ALL SELECT {0})"
+    ).format(_regclass(source))
+
+
 def rows_query(source: SourceTable, start: datetime | None, *, unique: bool) -> sql.Composable:
     """The rows to read: all, or those from a moment on, and what is read with them.
 

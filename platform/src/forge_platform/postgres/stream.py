@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from forge_platform.resources.database import DatabaseResource
 
 STREAM_NAME = "forge-platform stream"
-"""The ``application_name`` of streaming sessions, which only read."""
+"""The ``application_name`` of streaming transactions, which only read."""
+# For the transaction: a pooler would give the session, name and all, to a writer that has none.
+_NAMED = f"SET LOCAL application_name = '{STREAM_NAME}'"
 
 _EXTENSION_PACKAGE = "duckdb_extension_postgres_scanner"
 _QUERY = "SELECT * FROM postgres_query('source', {})"
@@ -78,11 +80,10 @@ class Snapshot:
 
     def __enter__(self) -> Self:
         try:
-            self._connection = self._cleanup.enter_context(
-                closing(self._database.connection(STREAM_NAME))
-            )
+            self._connection = self._cleanup.enter_context(closing(self._database.connection()))
             with self._connection.cursor() as cursor:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                cursor.execute(_NAMED)
                 cursor.execute(self._database.session(self._database.stream_timeout))
                 cursor.execute(_lock_timeout(self._database.statement_timeout))
         except psycopg2.Error as error:
@@ -323,12 +324,13 @@ def _begin(
     snapshot: str,
 ) -> None:
     """Attaches the source, in a transaction that reads the snapshot."""
-    dsn = extensions.make_dsn(**database.settings(STREAM_NAME))
+    dsn = extensions.make_dsn(**database.settings())
     attach = sql.SQL("ATTACH {} AS source (TYPE postgres, READ_ONLY, SECRET source)")
     engine.execute(attach.format(sql.Literal(dsn)).as_string(quoting))
     engine.execute("BEGIN")
-    adopt = sql.SQL("SET TRANSACTION SNAPSHOT {}; {}; {}").format(
+    adopt = sql.SQL("SET TRANSACTION SNAPSHOT {}; {}; {}; {}").format(
         sql.Literal(snapshot),
+        sql.SQL(_NAMED),
         sql.SQL(database.session(database.stream_timeout)),
         sql.SQL(_lock_timeout(_LOCK_SECONDS)),
     )

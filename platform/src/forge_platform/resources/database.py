@@ -158,14 +158,14 @@ class DatabaseResource(dg.ConfigurableResource["DatabaseResource"]):
         except psycopg2.Error as error:
             raise self._failure(error) from error
 
-    def settings(self, name: str = _NAME) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
         """Connection parameters beside the address and credentials."""
         return {
             "connect_timeout": self.connect_timeout,
             "keepalives_idle": 30,  # else a server that vanished is waited for for two hours
             "keepalives_interval": 10,
             "keepalives_count": 3,
-            "application_name": name,
+            "application_name": _NAME,
             "client_encoding": "UTF8",  # a database or role may have another one by default
         }
 
@@ -182,15 +182,11 @@ class DatabaseResource(dg.ConfigurableResource["DatabaseResource"]):
             f"SET LOCAL statement_timeout = '{statement_timeout}s'; "
             "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; "
             "SET LOCAL IntervalStyle = 'postgres'; SET LOCAL extra_float_digits = 1; "
-            "SET LOCAL bytea_output = 'hex'"
+            "SET LOCAL bytea_output = 'hex'; SET LOCAL lc_monetary = 'C'"
         )
 
-    def connection(self, name: str = _NAME) -> "Connection":
-        """A bare psycopg2 connection, to be closed; ``connect`` is what most want.
-
-        Args:
-            name: the ``application_name``.
-        """
+    def connection(self) -> "Connection":
+        """A bare psycopg2 connection, to be closed; ``connect`` is what most want."""
         import psycopg2
 
         connection: Connection = psycopg2.connect(
@@ -199,7 +195,7 @@ class DatabaseResource(dg.ConfigurableResource["DatabaseResource"]):
             user=self.user,
             password=self.password,
             dbname=self.database,
-            **self.settings(name),
+            **self.settings(),
         )
         return connection
 

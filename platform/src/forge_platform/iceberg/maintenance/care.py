@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from pyiceberg.exceptions import NoSuchTableError
 
 from forge_platform.iceberg.maintenance.compaction import Compaction, compact
-from forge_platform.iceberg.maintenance.expiry import expire, trim_metadata
-from forge_platform.iceberg.maintenance.orphans import remove_orphans
+from forge_platform.iceberg.maintenance.expiry import Expired, expire, trim_metadata
+from forge_platform.iceberg.maintenance.orphans import Orphans, remove_orphans
 from forge_platform.iceberg.maintenance.reachable import may_remove
 from forge_platform.iceberg.state import INPUT_PREFIX, state
 from forge_platform.iceberg.view import current_snapshot_id, files
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Neighbours:
@@ -34,27 +37,35 @@ class Neighbours:
     Attributes:
         locations: where each table's files are, by its name in the catalog.
         inputs: the snapshots that some table was last made from, by the name of what was read.
+        unreadable: the tables of which neither is known.
     """
 
     locations: Mapping[str, str]
     inputs: Mapping[str, frozenset[int]]
+    unreadable: Sequence[str] = ()
 
     @classmethod
     def of(cls, catalog: Catalog) -> Neighbours:
         """Looks at every table of the catalog."""
         locations: dict[str, str] = {}
         inputs: defaultdict[str, set[int]] = defaultdict(set)
+        unreadable: list[str] = []
         for namespace in catalog.list_namespaces():
             for identifier in catalog.list_tables(namespace):
                 try:
                     table = catalog.load_table(identifier)
                 except NoSuchTableError:  # dropped meanwhile
                     continue
+                except Exception as error:  # noqa: BLE001 - it stops only what needs to know it
+                    logger.warning("%s cannot be read: %s", ".".join(identifier), error)
+                    unreadable.append(".".join(identifier))
+                    continue
                 locations[".".join(identifier)] = table.location()
                 for name, value in state(table).items():
                     if name.startswith(INPUT_PREFIX):
                         inputs[name.removeprefix(INPUT_PREFIX)].add(int(value))
-        return cls(locations, {name: frozenset(ids) for name, ids in inputs.items()})
+        known = {name: frozenset(ids) for name, ids in inputs.items()}
+        return cls(locations, known, unreadable)
 
 
 def care(
@@ -67,6 +78,9 @@ def care(
     now: dt.datetime | None = None,
 ) -> dict[str, int | float]:
     """Compacts a table, expires its snapshots, and removes what nothing refers to.
+
+    Where some table of the catalog cannot be read, it is not known what that one needs: then
+    nothing is expired or removed.
 
     Args:
         table: the table; refreshed in place.
@@ -85,26 +99,29 @@ def care(
     before = size(table)
     trim_metadata(table, options.metadata_versions)
     compacted = clock.timed("compaction", lambda: compact(table, _rule(options, key)))
-    expired = clock.timed(
-        "expiry",
-        lambda: expire(
-            table,
-            older_than=now - dt.timedelta(days=options.keep_days),
-            keep=options.keep_snapshots,
-            needed=neighbours.inputs.get(name, ()),
-        ),
-    )
-    orphans = clock.timed(
-        "orphans",
-        lambda: remove_orphans(
-            table, older_than=now - dt.timedelta(days=options.orphan_days), others=others
-        ),
-    )
+    expired, orphans = Expired(), Orphans()
+    if not neighbours.unreadable:
+        expired = clock.timed(
+            "expiry",
+            lambda: expire(
+                table,
+                older_than=now - dt.timedelta(days=options.keep_days),
+                keep=options.keep_snapshots,
+                needed=neighbours.inputs.get(name, ()),
+            ),
+        )
+        orphans = clock.timed(
+            "orphans",
+            lambda: remove_orphans(
+                table, older_than=now - dt.timedelta(days=options.orphan_days), others=others
+            ),
+        )
     after = size(table)
     return {
         **{f"{name}_before": value for name, value in before.items()},
         **{f"{name}_after": value for name, value in after.items()},
         "gc_enabled": int(may_remove(table)),
+        "unreadable_tables": len(neighbours.unreadable),
         "files_rewritten": compacted.rewritten,
         "files_written": compacted.written,
         "bytes_written": compacted.bytes_written,
