@@ -19,10 +19,10 @@ _LOCATIONS = """
     ... on Workspace {
       locationEntries {
         name
+        displayMetadata { key value }
         locationOrLoadError {
           ... on RepositoryLocation {
             serverId
-            displayMetadata { key value }
             repositories { assetNodes { assetKey { path } } }
           }
           ... on PythonError { message }
@@ -137,7 +137,13 @@ class Dagster:
     def locations(self) -> Mapping[str, Mapping[str, Any]]:
         """Every location's server id, image and assets, or the message of its error."""
         entries = self.ask(_LOCATIONS)["workspaceOrError"]["locationEntries"]
-        return {entry["name"]: entry["locationOrLoadError"] for entry in entries}
+        return {
+            entry["name"]: {
+                **entry["locationOrLoadError"],
+                **{item["key"]: item["value"] for item in entry["displayMetadata"]},
+            }
+            for entry in entries
+        }
 
     def assets(self, location: str) -> frozenset[str]:
         """The assets of a location; none when it is not loaded or not there."""
@@ -147,8 +153,7 @@ class Dagster:
 
     def image(self, location: str) -> str | None:
         """The image that new runs of a location get."""
-        metadata = self.locations().get(location, {}).get("displayMetadata", ())
-        return next((item["value"] for item in metadata if item["key"] == "image"), None)
+        return self.locations().get(location, {}).get("image")
 
     def plan(self, location: str, job: str) -> str:
         """What comes of asking a location's server for a job's plan."""
