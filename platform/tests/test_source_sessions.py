@@ -126,7 +126,7 @@ def names_of_clients_without(address: ConnectionParameters) -> set[str]:
     """What sessions are called whose client gives no name: each is one of the pooler's."""
     names = set()
     with ExitStack() as opened:
-        for _ in range(4):
+        for _ in range(3):
             client = opened.enter_context(closing(psycopg2.connect(**address)))
             cursor = client.cursor()
             cursor.execute("SELECT current_setting('application_name')")
