@@ -93,7 +93,12 @@ def begin_run(instance: dg.DagsterInstance) -> str:
     return str(create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED).run_id)
 
 
-def end_run(instance: dg.DagsterInstance, run_id: str) -> None:
+def add_ended_run(
+    instance: dg.DagsterInstance, api: ApiServer, phase: str, annotations: Mapping[str, str]
+) -> None:
+    """A run that has succeeded, its Job and pod still there."""
+    run_id = begin_run(instance)
+    api.add(run_id, phase, annotations)
     ended = DagsterEvent(DagsterEventType.PIPELINE_SUCCESS.value, "any")
     instance.report_dagster_event(ended, run_id)
 
@@ -133,9 +138,7 @@ def test_the_job_of_a_run_that_ended_is_removed_when_nobody_looks_any_more(
     clock: Clock,
     annotations: Mapping[str, str],
 ) -> None:
-    run_id = begin_run(instance)
-    api.add(run_id, "Succeeded", annotations)
-    end_run(instance, run_id)
+    add_ended_run(instance, api, "Succeeded", annotations)
     keeper.step()
     assert api.deleted == []
     clock.now += RETENTION + timedelta(seconds=1)
@@ -150,9 +153,7 @@ def test_the_job_of_a_pod_that_never_started_is_removed_at_once(
     api: ApiServer,
     annotations: Mapping[str, str],
 ) -> None:
-    run_id = begin_run(instance)
-    api.add(run_id, "Pending", annotations)
-    end_run(instance, run_id)
+    add_ended_run(instance, api, "Pending", annotations)
     keeper.step()
     assert api.deleted == ["job"]
 

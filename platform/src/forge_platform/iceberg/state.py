@@ -23,13 +23,13 @@ DATA_VERSION = "forge.data-version"
 def state(table: Table, snapshot_id: int | None = None) -> Mapping[str, str]:
     """Watermark, data version and upstream snapshots of the newest snapshot that carries any.
 
-    Args:
-        table: the table.
-        snapshot_id: the newest snapshot to look at; the current one when it is None.
-
     Every commit of this library carries them on; another engine's commit (a compaction for
     instance) does not, so its ancestors are asked. A property that was set to nothing is taken
     back.
+
+    Args:
+        table: the table.
+        snapshot_id: the newest snapshot to look at; the current one when it is None.
     """
     for snapshot in ancestors(table, snapshot_id or table.metadata.current_snapshot_id):
         found = properties_of(snapshot)

@@ -111,17 +111,21 @@ def key_query(source: SourceTable) -> sql.Composable:
 def pages_query(source: SourceTable) -> sql.Composable:
     """One row: pages of the table, or of its largest partition; NULL where rows have no place."""
     return sql.SQL(
-        "SELECT max(pg_relation_size(oid) / current_setting('block_size')::bigint) FROM pg_class "
-        "WHERE relkind IN ('r', 'm') AND oid IN "
-        "(SELECT relid FROM pg_partition_tree({0}) UNION ALL SELECT {0})"
-    ).format(_regclass(source))
+        "SELECT max(pg_relation_size(oid) / current_setting('block_size')::bigint) FROM {}"
+    ).format(_stored_parts(source))
 
 
 def width_query(source: SourceTable) -> sql.Composable:
     """One row: bytes of a row on disk, as of the last ANALYZE; NULL where that is not known."""
     return sql.SQL(
-        "SELECT (sum(pg_table_size(oid)) / nullif(sum(greatest(reltuples, 0)), 0))::bigint "
-        "FROM pg_class WHERE relkind IN ('r', 'm') AND oid IN "
+        "SELECT (sum(pg_table_size(oid)) / nullif(sum(greatest(reltuples, 0)), 0))::bigint FROM {}"
+    ).format(_stored_parts(source))
+
+
+def _stored_parts(source: SourceTable) -> sql.Composable:
+    """What has rows on disk: the table itself, and its partitions."""
+    return sql.SQL(
+        "pg_class WHERE relkind IN ('r', 'm') AND oid IN "
         "(SELECT relid FROM pg_partition_tree({0}) UNION ALL SELECT {0})"
     ).format(_regclass(source))
 
