@@ -15,13 +15,14 @@ import pytest
 from forge_demo.supervisor import ChildEnded, Supervisor, stop_processes
 
 SLEEP = "import time; time.sleep(300)"
-# A child with a child of its own; neither minds a polite request.
+# A child with a child of its own; neither minds a polite request, and giving its memory back takes
+# the grandchild a while.
 STUBBORN = """
 import signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 subprocess.Popen([sys.executable, "-c", "import signal, time;"
-    "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(300)"], start_new_session=True)
-print("ready", flush=True)
+    "signal.signal(signal.SIGTERM, signal.SIG_IGN); held = b'x' * (1 << 29);"
+    "print('ready', flush=True); time.sleep(300)"], start_new_session=True)
 time.sleep(300)
 """
 
@@ -49,7 +50,10 @@ def belongs(process: psutil.Process, supervisor: Supervisor) -> bool:
 
 
 def is_alive(process: psutil.Process) -> bool:
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def python(code: str) -> list[str]:

@@ -18,6 +18,7 @@ from forge_platform.errors import PermanentError
 MARKER = "FORGE_DEMO_FOLDER"
 PATIENCE_SECONDS = 6.0
 _TAIL_LINES = 25
+_ENDED = {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
 
 
 class ChildEnded(PermanentError):
@@ -88,35 +89,31 @@ def stop_processes(folder: Path) -> int:
     Returns:
         How many there were.
     """
-    found = _processes(folder)
+    found: set[psutil.Process] = set()
     for number, patience in ((signal.SIGTERM, PATIENCE_SECONDS), (signal.SIGKILL, 2.0)):
-        for process in _processes(folder):
-            with suppress(psutil.NoSuchProcess):
-                process.send_signal(number)
-        if _gone_within(patience, folder):
-            break
+        deadline = time.monotonic() + patience
+        asked: set[psutil.Process] = set()
+        while (left := _left(folder, found)) and time.monotonic() < deadline:
+            for process in left - asked:
+                with suppress(psutil.NoSuchProcess):
+                    process.send_signal(number)
+            asked |= left
+            found |= left
+            time.sleep(0.05)
     return len(found)
 
 
-def _gone_within(seconds: float, folder: Path) -> bool:
-    deadline = time.monotonic() + seconds
-    while _processes(folder):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
+def _left(folder: Path, found: set[psutil.Process]) -> set[psutil.Process]:
+    # A process that is ending loses its environment a moment before it is gone.
+    return {
+        process for process in {*found, *psutil.process_iter()} if _is_left(process, folder, found)
+    }
 
 
-def _processes(folder: Path) -> list[psutil.Process]:
-    return [process for process in psutil.process_iter() if _belongs(process, folder)]
-
-
-def _belongs(process: psutil.Process, folder: Path) -> bool:
+def _is_left(process: psutil.Process, folder: Path, found: set[psutil.Process]) -> bool:
     try:
-        return (
-            process.environ().get(MARKER) == str(folder)
-            and process.status() != psutil.STATUS_ZOMBIE
-        )
+        ours = process in found or process.environ().get(MARKER) == str(folder)
+        return ours and process.is_running() and process.status() not in _ENDED
     except (psutil.Error, OSError):  # ended meanwhile, or another user's
         return False
 
