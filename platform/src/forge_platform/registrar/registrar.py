@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from forge_platform.errors import SourceUnavailable
@@ -97,11 +97,12 @@ class Registrar:
             )
         servers = unique(listed)
         workspace = self._write_workspace(servers)
+        version = version_of(render(workspace))
         waiting = [name for name in servers if name not in workspace and servers[name].serving]
-        self._tell_pods(version_of(render(workspace)))
+        self._tell_pods(version)
         webservers = [pod for pod in self._cluster.webservers() if pod.ready]
-        self._forget_all_but(pod.process for pod in webservers)
-        current = [self._update(pod, workspace, servers) for pod in webservers]
+        self._know_only({pod.process for pod in webservers}, version)
+        current = [self._update(pod, workspace, version, servers) for pod in webservers]
         return all(current) and not waiting
 
     def _write_workspace(self, servers: Mapping[str, CodeServer]) -> Workspace:
@@ -122,21 +123,25 @@ class Registrar:
                 self._cluster.tell(pod, version)
                 self._told[pod.process] = time.monotonic()
 
-    def _forget_all_but(self, processes: Iterable[str]) -> None:
-        kept = set(processes)
-        self._loaded = {key: done for key, done in self._loaded.items() if key[0] in kept}
-        self._told = {process: at for process, at in self._told.items() if process in kept}
-        self._read = {process: text for process, text in self._read.items() if process in kept}
+    def _know_only(self, processes: Set[str], version: str) -> None:
+        self._loaded = {key: done for key, done in self._loaded.items() if key[0] in processes}
+        self._told = {process: at for process, at in self._told.items() if process in processes}
+        # A process that is new here has just read its file, or lacks names, which is seen.
+        self._read = {process: self._read.get(process, version) for process in processes}
 
     def _update(
-        self, pod: ControlPod, workspace: Workspace, servers: Mapping[str, CodeServer]
+        self,
+        pod: ControlPod,
+        workspace: Workspace,
+        version: str,
+        servers: Mapping[str, CodeServer],
     ) -> bool:
         webserver = Webserver(f"http://{pod.address}:{self._port}{self._prefix}", pod.process)
         try:
             loaded = webserver.locations()
-            if self._is_readable(pod, loaded, workspace):
+            if self._is_readable(pod, loaded.keys(), workspace, version):
                 webserver.reload_workspace()
-                self._read[pod.process] = version_of(render(workspace))
+                self._read[pod.process] = version
                 loaded = webserver.locations()
                 log.info(event("reloaded", webserver=pod.name, locations=",".join(loaded)))
             current = [
@@ -149,10 +154,11 @@ class Registrar:
             return False
         return all(current) and loaded.keys() == workspace.keys()
 
-    def _is_readable(self, pod: ControlPod, loaded: Iterable[str], workspace: Workspace) -> bool:
+    def _is_readable(
+        self, pod: ControlPod, loaded: Set[str], workspace: Workspace, version: str
+    ) -> bool:
         """Whether a webserver lacks what its workspace file, as far as one can tell, says."""
-        loaded, version = set(loaded), version_of(render(workspace))
-        if loaded == workspace.keys() and self._read.setdefault(pod.process, version) == version:
+        if loaded == workspace.keys() and self._read[pod.process] == version:
             return False
         # Where the names are the same, the address of one has changed.
         needed = ADDED if loaded < workspace.keys() else REMOVED

@@ -1,0 +1,139 @@
+"""The registrar's steps, with a real webserver and code servers; only the namespace is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from dagster_servers import HOST, code_server, free_port, wait_until, webserver, write_workspace
+
+from forge_platform.registrar.cluster import Cluster, ControlPod
+from forge_platform.registrar.code_server import server_id
+from forge_platform.registrar.registrar import Registrar
+from forge_platform.registrar.webserver import Webserver
+from forge_platform.registrar.workspace import CodeServer, Endpoint, parse
+
+LOADED = "{ locationStatusesOrError { ... on WorkspaceLocationStatusEntries { entries "
+LOADED += "{ name updateTimestamp } } } }"
+
+
+class Namespace(Cluster):
+    """A namespace with one webserver, whose workspace file is in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.servers: dict[str, CodeServer] = {}
+        self._file = folder / "workspace.yaml"
+        self._webserver = ControlPod("webserver", HOST, ready=True, process="one", workspace=None)
+
+    def serve(self, location: str, port: int, pod: str = "first") -> None:
+        endpoint = Endpoint(pod, HOST, "set", ready=True, terminating=False)
+        self.servers[location] = CodeServer(
+            location=location,
+            service="localhost",
+            address=HOST,
+            port=port,
+            created=datetime.now(UTC),
+            endpoints=frozenset({endpoint}),
+        )
+
+    def code_servers(self) -> Sequence[CodeServer]:
+        return list(self.servers.values())
+
+    def workspace_text(self) -> str:
+        return self._file.read_text()
+
+    def write_workspace(self, text: str) -> None:
+        self._file.write_text(text)
+
+    def webservers(self) -> Sequence[ControlPod]:
+        return [self._webserver]
+
+    def daemons(self) -> Sequence[ControlPod]:
+        return []
+
+    def tell(self, pod: ControlPod, version: str) -> None:
+        self._webserver = replace(pod, workspace=version)
+
+
+@pytest.fixture
+def namespace(tmp_path: Path) -> Namespace:
+    return Namespace(tmp_path)
+
+
+@pytest.fixture
+def shown(tmp_path: Path) -> Iterator[Webserver]:
+    write_workspace(tmp_path)
+    with webserver(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+def registrar(shown: Webserver, namespace: Namespace) -> Registrar:
+    return Registrar(namespace, int(shown.url.rpartition(":")[2]))
+
+
+def step_until_shown(registrar: Registrar, shown: Webserver, **ports: int) -> None:
+    """Steps until the webserver has exactly the locations that are served at these ports."""
+    expected = {name: server_id(HOST, port) for name, port in ports.items()}
+
+    def reached() -> bool:
+        registrar.step()
+        return shown.locations() == expected
+
+    wait_until(reached)
+
+
+def loaded_at(shown: Webserver) -> dict[str, float]:
+    answer: dict[str, Any] = httpx.post(f"{shown.url}/graphql", json={"query": LOADED}).json()
+    entries = answer["data"]["locationStatusesOrError"]["entries"]
+    return {entry["name"]: entry["updateTimestamp"] for entry in entries}
+
+
+def test_a_location_comes_moves_and_goes(
+    tmp_path: Path, registrar: Registrar, shown: Webserver, namespace: Namespace
+) -> None:
+    port, other = free_port(), free_port()
+    with code_server(tmp_path, port), code_server(tmp_path, other):
+        namespace.serve("orders", port)
+        step_until_shown(registrar, shown, orders=port)
+        namespace.serve("orders", other)
+        step_until_shown(registrar, shown, orders=other)
+        assert parse(namespace.workspace_text()) == {"orders": ("localhost", other)}
+    del namespace.servers["orders"]
+    step_until_shown(registrar, shown)
+
+
+def test_only_the_location_that_changed_is_loaded_again(
+    tmp_path: Path, registrar: Registrar, shown: Webserver, namespace: Namespace
+) -> None:
+    orders, customers = free_port(), free_port()
+    with code_server(tmp_path, customers):
+        with code_server(tmp_path, orders):
+            namespace.serve("orders", orders)
+            namespace.serve("customers", customers)
+            step_until_shown(registrar, shown, orders=orders, customers=customers)
+            # It is loaded more than once, while the Service may still lead to an old pod.
+            wait_until(registrar.step)
+            before = loaded_at(shown)
+        with code_server(tmp_path, orders):
+            namespace.serve("orders", orders, pod="second")
+            step_until_shown(registrar, shown, orders=orders, customers=customers)
+            after = loaded_at(shown)
+    assert after["orders"] > before["orders"]
+    assert after["customers"] == before["customers"]
+
+
+def test_a_location_that_does_not_answer_holds_up_no_other(
+    tmp_path: Path, registrar: Registrar, shown: Webserver, namespace: Namespace
+) -> None:
+    port = free_port()
+    with code_server(tmp_path, port):
+        namespace.serve("orders", port)
+        namespace.serve("silent", free_port())
+        step_until_shown(registrar, shown, orders=port)
+        assert not registrar.step()
