@@ -62,6 +62,21 @@ def test_tables_are_listed_with_rows_and_watermark(platform: Platform) -> None:
     assert "raw_customers" in forge("tables").stdout
 
 
+def test_a_table_that_cannot_be_read_hides_no_other(platform: Platform) -> None:
+    found = platform.iceberg.find(ORDERS)
+    assert found is not None
+    file = Path(found.metadata_location.removeprefix("file://"))
+    hidden = file.rename(file.with_suffix(".hidden"))
+    try:
+        failed = forge("tables", "--json", code=3)
+    finally:
+        hidden.rename(file)
+    listed = [row["table"] for row in json.loads(failed.stdout)]
+    assert "ingestion.raw_customers" in listed
+    assert ORDERS not in listed
+    assert f"{ORDERS}: " in failed.stderr
+
+
 def test_a_table_that_is_not_there_is_said_with_those_that_are(platform: Platform) -> None:
     failed = forge("watermark", "show", "raw_ordres", code=3)
     assert "names no table" in failed.stderr

@@ -9,6 +9,7 @@ import click
 
 from forge_platform.cli.environment import open_iceberg, table_names
 from forge_platform.cli.output import as_json, print_json, print_table
+from forge_platform.errors import ForgeError, PermanentError
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
@@ -22,7 +23,8 @@ _NUMBERS = ("rows", "files", "delete_files", "bytes", "snapshots")
 def tables(namespace: str | None, *, as_json: bool) -> None:
     """Lists the tables: rows, files, snapshots, watermark, age.
 
-    With NAMESPACE, only those of one code location. Nothing but metadata is read.
+    With NAMESPACE, only those of one code location. Nothing but metadata is read. Tables that
+    cannot be read are named after the others.
     """
     iceberg = open_iceberg()
     wanted = [
@@ -30,10 +32,22 @@ def tables(namespace: str | None, *, as_json: bool) -> None:
         for name in table_names(iceberg)
         if namespace is None or name.partition(".")[0] == namespace
     ]
-    rows = [
-        {"table": name, **_described(table)} for name in wanted if (table := iceberg.find(name))
-    ]
+    rows, unreadable = [], []
+    for name in wanted:
+        try:
+            table = iceberg.find(name)
+        except ForgeError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the other tables are listed all the same
+            unreadable.append(f"{name}: {error}")
+        else:
+            rows.extend([{"table": name, **_described(table)}] if table else [])
     print_json(rows) if as_json else print_table(rows, _NUMBERS)
+    if unreadable:
+        raise PermanentError(
+            "These tables cannot be read: bring back the files named, or drop the tables from the "
+            "catalog and materialise their assets.\n" + "\n".join(unreadable)
+        )
 
 
 def _described(table: Table) -> dict[str, Any]:
