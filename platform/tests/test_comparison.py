@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -131,15 +132,19 @@ def execute(database: DatabaseResource, statement: str | sql.Composable, *values
         cursor.execute(statement, values or None)
 
 
+Extraction = Callable[[], TableWrite]
+
+
 def load(
     database: DatabaseResource,
     iceberg: IcebergResource,
     source: SourceTable,
-    change: Callable[[TableWrite], TableWrite] = lambda write: write,
+    change: Callable[[Extraction], TableWrite] = lambda extraction: extraction(),
     config: ExtractConfig | None = None,
 ) -> TableWrite:
     """A run of an asset that extracts the source table."""
-    write = change(extract(database, source, config or ExtractConfig(), iceberg.position(TABLE)))
+    position = iceberg.position(TABLE)
+    write = change(partial(extract, database, source, config or ExtractConfig(), position))
     if write.rows is not None:
         request = WriteRequest(
             rows=write.rows,
@@ -340,8 +345,8 @@ def test_keys_that_are_gone_go_with_the_rows_that_come(
     execute(database, "DELETE FROM things WHERE id IN (5, 6, 2999)")
     execute(database, "UPDATE things SET plain = 77, updated_at = now() WHERE id = 8")
 
-    def change(write: TableWrite) -> TableWrite:
-        return remove_missing_keys(write, database, THINGS, iceberg, TABLE)
+    def change(extraction: Extraction) -> TableWrite:
+        return remove_missing_keys(extraction, database, THINGS, iceberg, TABLE)
 
     written = load(database, iceberg, THINGS, change, DeletesConfig(compare_keys=True))
     assert written.metadata["deleted_keys"] == 3
@@ -391,8 +396,54 @@ def test_keys_go_also_where_no_row_changed(
         database,
         iceberg,
         THINGS,
-        lambda write: remove_missing_keys(write, database, THINGS, iceberg, TABLE),
+        lambda extraction: remove_missing_keys(extraction, database, THINGS, iceberg, TABLE),
     )
+    assert report(database, iceberg).is_equal
+
+
+def test_a_row_that_comes_back_while_keys_are_compared_stays(
+    database: DatabaseResource, iceberg: IcebergResource
+) -> None:
+    def change(extraction: Extraction) -> TableWrite:
+        def late() -> TableWrite:
+            execute(database, "INSERT INTO things (id, updated_at) VALUES (5, now())")
+            return extraction()
+
+        return remove_missing_keys(late, database, THINGS, iceberg, TABLE)
+
+    execute(database, CREATE)
+    load(database, iceberg, THINGS)
+    execute(database, "DELETE FROM things WHERE id IN (5, 6)")
+    written = load(database, iceberg, THINGS, change)
+    assert written.metadata["deleted_examples"] == ["5", "6"]
+    assert report(database, iceberg).is_equal
+
+
+def test_the_source_keeps_no_snapshot_while_keys_are_compared(
+    database: DatabaseResource, iceberg: IcebergResource
+) -> None:
+    def sessions() -> int:
+        with database.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL "
+                "AND datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            [(count,)] = cursor.fetchall()
+            return int(count)
+
+    def change(extraction: Extraction) -> TableWrite:
+        def counted() -> TableWrite:
+            before = sessions()
+            write = extraction()
+            assert (before, sessions()) == (0, 1)
+            return write
+
+        return remove_missing_keys(counted, database, THINGS, iceberg, TABLE)
+
+    execute(database, CREATE)
+    load(database, iceberg, THINGS)
+    execute(database, "UPDATE things SET plain = 77, updated_at = now() WHERE id = 8")
+    load(database, iceberg, THINGS, change)
     assert report(database, iceberg).is_equal
 
 
@@ -415,9 +466,9 @@ def test_marked_rows_leave_and_come_back(
     database: DatabaseResource, iceberg: IcebergResource, column: str, mark: str
 ) -> None:
     def run(config: ExtractConfig) -> TableWrite:
-        def change(write: TableWrite) -> TableWrite:
+        def change(extraction: Extraction) -> TableWrite:
             return remove_marked(
-                write, database, MARKED, iceberg, TABLE, column=column, config=config
+                extraction(), database, MARKED, iceberg, TABLE, column=column, config=config
             )
 
         return load(database, iceberg, MARKED, change, config)
@@ -454,11 +505,19 @@ def test_marked_rows_leave_and_come_back(
 def test_marked_rows_and_missing_keys_go_in_one_run(
     database: DatabaseResource, iceberg: IcebergResource
 ) -> None:
-    def change(write: TableWrite) -> TableWrite:
-        found = remove_marked(
-            write, database, MARKED, iceberg, TABLE, column="gone", config=ExtractConfig()
-        )
-        return remove_missing_keys(found, database, MARKED, iceberg, TABLE)
+    def change(extraction: Extraction) -> TableWrite:
+        def unmarked() -> TableWrite:
+            return remove_marked(
+                extraction(),
+                database,
+                MARKED,
+                iceberg,
+                TABLE,
+                column="gone",
+                config=ExtractConfig(),
+            )
+
+        return remove_missing_keys(unmarked, database, MARKED, iceberg, TABLE)
 
     execute(database, SOFT)
     load(database, iceberg, MARKED, change, ExtractConfig())

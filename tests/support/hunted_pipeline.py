@@ -13,6 +13,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,7 @@ from forge_platform.iceberg import write
 from forge_platform.iceberg.maintenance.care import Neighbours, care
 from forge_platform.iceberg.state import INPUT_PREFIX, WATERMARK, WINDOW
 from forge_platform.iceberg.write import TableOptions, WriteRequest, to_reader, write_table
+from forge_platform.tables import Position
 from forge_platform.testing import ConnectionParameters
 
 if TYPE_CHECKING:
@@ -172,21 +174,28 @@ class Pipeline:
     def _ingest(
         self, table: str, source: SourceTable, mode: WriteMode = "merge", *, compare: bool = False
     ) -> None:
-        config = ExtractConfig()
-        found = extract(self._database, source, config, self._iceberg.position(table))
-        if "hidden" in source.columns:
-            found = remove_marked(
-                found,
-                self._database,
-                source,
-                self._iceberg,
-                table,
-                column="hidden",
-                config=config,
-            )
+        position = self._iceberg.position(table)
+        extraction = partial(self._extract, table, source, position)
         if compare or (mode == "merge" and self._chance.random() < 0.2):
-            found = remove_missing_keys(found, self._database, source, self._iceberg, table)
+            found = remove_missing_keys(extraction, self._database, source, self._iceberg, table)
+        else:
+            found = extraction()
         self._write(table, found, mode)
+
+    def _extract(self, table: str, source: SourceTable, position: Position) -> TableWrite:
+        config = ExtractConfig()
+        found = extract(self._database, source, config, position)
+        if "hidden" not in source.columns:
+            return found
+        return remove_marked(
+            found,
+            self._database,
+            source,
+            self._iceberg,
+            table,
+            column="hidden",
+            config=config,
+        )
 
     def _load_files(self) -> None:
         loaded: Mapping[str, str] = {}

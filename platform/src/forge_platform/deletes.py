@@ -5,7 +5,7 @@ what is committed with the extracted rows; a key that comes in with them stays, 
 deleted and made again is not lost.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -40,16 +40,21 @@ class DeletesConfig(ExtractConfig):
 
 
 def remove_missing_keys(
-    write: TableWrite,
+    extraction: Callable[[], TableWrite],
     database: "DatabaseResource",
     source: SourceTable,
     iceberg: "IcebergResource",
     table: str,
 ) -> TableWrite:
-    """Adds to a write the removal of the rows whose key the source does not have any more.
+    """Extracts, and also removes the rows whose key the source does not have any more.
+
+    The keys are compared first, so that the source keeps no snapshot for the rows meanwhile. What
+    the extraction continues must have been looked up before: a row that came back while keys were
+    compared then comes with it, and stays.
 
     Args:
-        write: what was extracted; a full run replaces everything and is returned as it is.
+        extraction: extracts, from a position that is known already. When it replaces the table,
+            nothing needs to be removed.
         database: the source.
         source: the source table; its ``key`` identifies a row.
         iceberg: the catalog.
@@ -61,11 +66,14 @@ def remove_missing_keys(
     """
     from forge_platform.comparison.tables import KeyedTables, keys_gone
 
-    if write.mode == "overwrite" or iceberg.find(table) is None:
-        return write
+    if iceberg.find(table) is None:
+        return extraction()
     view = iceberg.view(table)
     with iceberg.failures():
         gone, found = keys_gone(KeyedTables.of(database, source, view, source.key))
+    write = extraction()
+    if write.mode == "overwrite":
+        return write
     notes = {
         "keys_in_source": found.source.rows,
         "keys_in_table": found.table.rows,

@@ -1,6 +1,7 @@
 """What the source database has: customers and orders, incrementally."""
 
 import datetime as dt
+from functools import partial
 
 import dagster as dg
 
@@ -18,7 +19,7 @@ from forge_platform import (
     source_metadata,
     table_options,
 )
-from forge_platform.contracts import RAW_CUSTOMERS, RAW_ORDERS
+from forge_platform.contracts import RAW_CUSTOMERS, RAW_ORDERS, TableContract
 
 CUSTOMERS = SourceTable(
     "public",
@@ -68,10 +69,7 @@ def raw_customers(
     config: DeletesConfig, database: DatabaseResource, iceberg: IcebergResource
 ) -> TableWrite:
     """Customers that changed since the watermark, merged by key."""
-    write = extract(database, CUSTOMERS, config, iceberg.position(RAW_CUSTOMERS.identifier))
-    if not config.compare_keys:
-        return write
-    return remove_missing_keys(write, database, CUSTOMERS, iceberg, RAW_CUSTOMERS.identifier)
+    return _merged(RAW_CUSTOMERS, CUSTOMERS, config, database, iceberg)
 
 
 @dg.asset(
@@ -87,10 +85,7 @@ def raw_orders(
     config: DeletesConfig, database: DatabaseResource, iceberg: IcebergResource
 ) -> TableWrite:
     """Orders that changed since the watermark and those of the last 7 days, merged by key."""
-    write = extract(database, ORDERS, config, iceberg.position(RAW_ORDERS.identifier))
-    if not config.compare_keys:
-        return write
-    return remove_missing_keys(write, database, ORDERS, iceberg, RAW_ORDERS.identifier)
+    return _merged(RAW_ORDERS, ORDERS, config, database, iceberg)
 
 
 @dg.asset(
@@ -107,3 +102,17 @@ def incremental_orders(
     """Append-only log of orders: every version that was seen, once."""
     position = iceberg.position("ingestion.incremental_orders")
     return extract(database, ORDER_VERSIONS, config, position)
+
+
+def _merged(
+    contract: TableContract,
+    source: SourceTable,
+    config: DeletesConfig,
+    database: DatabaseResource,
+    iceberg: IcebergResource,
+) -> TableWrite:
+    position = iceberg.position(contract.identifier)
+    extraction = partial(extract, database, source, config, position)
+    if not config.compare_keys:
+        return extraction()
+    return remove_missing_keys(extraction, database, source, iceberg, contract.identifier)
