@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+from changed_image import layers
 from dagster_client import Dagster
+from installation import Installation
 from on_cluster import ROOT, Namespace, run, wait_until
 
 from forge_platform.helm_values import main as forge_values
 
 FOREIGN = ("ingestion", "customers", "orders")
+FAR_FROM_IT = "platform/src/forge_platform/extraction.py"
 CONTROL_PLANE = ("component=dagster-webserver", "component=dagster-daemon")
 
 
@@ -67,6 +72,41 @@ def test_an_image_has_no_compiler_and_says_what_it_is(namespace: Namespace, loca
     where = "for found in gcc cc g++ clang uv; do command -v $found; done; true"
     selected = f"deployment/{location}-{location}"
     assert namespace.kubectl("exec", selected, "--", "sh", "-c", where) == ""
+
+
+UNCOMPILED = """
+from importlib.util import cache_from_source
+from pathlib import Path
+
+folders = [Path("/app/code"), *Path("/app/venv/lib/python3.11/site-packages").glob("dagster*")]
+found = [file for folder in folders for file in folder.rglob("*.py")]
+print(len(found), [str(file) for file in found if not Path(cache_from_source(file)).exists()])
+"""
+
+
+@pytest.mark.parametrize("location", FOREIGN)
+def test_an_image_comes_with_its_byte_code(namespace: Namespace, location: str) -> None:
+    selected = f"deployment/{location}-{location}"
+    count, _, without = namespace.kubectl(
+        "exec", selected, "--", "python", "-c", UNCOMPILED
+    ).partition(" ")
+    assert int(count) > 1_000
+    assert without.strip() == "[]"
+
+
+def test_a_change_of_code_pushes_little(installation: Installation, tmp_path: Path) -> None:
+    """Once with a line more in the location, once with one more in the library."""
+    run("sh", "-c", f"git ls-files -z | xargs -0 cp --parents --target-directory {tmp_path}")
+    known = layers(installation.image("orders"))
+    for file in ("code_locations/orders/src/orders/definitions.py", FAR_FROM_IT):
+        with (tmp_path / file).open("a") as code:
+            code.write("\n# one line more\n")
+        tag = f"little-{time.time_ns()}"
+        run("make", "image", "LOCATION=orders", f"TAG={tag}", cwd=tmp_path)
+        image = f"{installation.image('orders').rpartition(':')[0]}:{tag}"
+        new = {digest: size for digest, size in layers(image).items() if digest not in known}
+        print(f"{file}: {sum(new.values()) / 1e6:.2f} MB in {len(new)} layers")
+        assert 0 < sum(new.values()) < 5_000_000
 
 
 def test_run_pods_come_below_the_control_plane(namespace: Namespace) -> None:

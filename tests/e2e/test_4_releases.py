@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from changed_image import append
+from changed_image import append, change
 from dagster_client import Dagster
 from installation import Installation
 from on_cluster import Namespace, run, wait_until
@@ -34,6 +34,9 @@ def one_more_asset(): ...
 
 defs = dg.Definitions.merge(defs, dg.Definitions(assets=[one_more_asset]))
 """
+
+
+PACKAGES = "/app/venv/lib/python3.11/site-packages"
 
 
 def new_tag(name: str) -> str:
@@ -70,6 +73,28 @@ def test_an_image_that_breaks_its_contract_is_refused(
     assert "refused: ingestion.exchange_rates is under contract" in printed
     assert "refused: ingestion.raw_orders has no check `contract`" in printed
     assert "exchange_rates" in ui.assets("ingestion")
+
+
+def test_an_image_of_another_dagster_is_refused(
+    installation: Installation, ui: Dagster, tmp_path: Path
+) -> None:
+    other = f"sed -i 's/^Version: .*/Version: 1.99.0/' {PACKAGES}/dagster-[0-9]*/METADATA"
+    tag = change(installation.image("customers"), other, new_tag("dagster"))
+    printed = refusal(installation, "customers", tag, tmp_path)
+    assert "refused: this image has Dagster 1.99.0 and the platform 1." in printed
+    assert "clean_customers" in ui.assets("customers")
+
+
+def test_an_image_that_cannot_use_the_instance_is_refused(
+    installation: Installation, ui: Dagster, tmp_path: Path
+) -> None:
+    """Its libraries lack what the platform's instance keeps the output of runs with."""
+    image = installation.image("customers")
+    tag = change(image, f"rm -r {PACKAGES}/dagster_aws", new_tag("instance"))
+    printed = refusal(installation, "customers", tag, tmp_path)
+    assert "refused: the platform's instance cannot be used: " in printed
+    assert "dagster_aws" in printed
+    assert "clean_customers" in ui.assets("customers")
 
 
 def test_an_image_that_is_not_there_is_refused(
