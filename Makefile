@@ -8,8 +8,9 @@ ARGS ?=
 REGISTRY ?=
 NAMESPACE ?= forge
 ENVIRONMENT ?= demo
-# Files of values that win over those of the environment.
+# Files of values that win over those of the environment, and over the platform's for `make up`.
 VALUES ?=
+PLATFORM_VALUES ?=
 # A definite tag also where the tree holds what no commit does.
 TAG := $(or $(TAG),$(shell git describe --always --abbrev=12 --dirty=-$$(date +%s) 2>/dev/null))
 
@@ -50,7 +51,7 @@ up: helm-dependencies images ## Install a working platform with the demo's data,
 	@kubectl create namespace $(NAMESPACE) --dry-run=client --output yaml | kubectl apply --filename - >/dev/null
 	@kubectl label --overwrite namespace $(NAMESPACE) pod-security.kubernetes.io/enforce=restricted >/dev/null
 	@helm upgrade --install forge helm/platform --namespace $(NAMESPACE) --wait --timeout 5m \
-	  --values helm/platform/values-dev.yaml \
+	  --values helm/platform/values-dev.yaml $(PLATFORM_VALUES:%=--values %) \
 	  $(foreach part,dagsterWebserver dagsterDaemon,--set-string dagster.$(part).image.repository=$(PREFIX)/platform,dagster.$(part).image.tag=$(TAG)) \
 	  --set-string dev.image.repository=$(PREFIX)/demo,dev.image.tag=$(TAG) >/dev/null
 	@$(MAKE) --no-print-directory $(LOCATIONS:%=release-%) TAG=$(TAG)
@@ -75,8 +76,7 @@ e2e: setup helm-dependencies require-registry ## Prove it all on the cluster, fr
 PREFIX = $(REGISTRY)/open-forge
 # Helm 4 has a new name for it.
 ATOMIC = $(shell helm upgrade --help | grep -q -- --rollback-on-failure && echo --rollback-on-failure || echo --atomic)
-VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' platform/pyproject.toml)
-LABELS = --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD)
+LABELS = --build-arg VERSION=$(TAG) --build-arg REVISION=$(shell git describe --always --abbrev=40 --dirty --exclude '*')
 build = DOCKER_BUILDKIT=1 docker build --quiet $(LABELS) $(2) --tag $(PREFIX)/$(1):$(TAG) . >/dev/null && \
   docker push --quiet $(PREFIX)/$(1):$(TAG)
 

@@ -108,10 +108,28 @@ def test_the_launcher_understands_the_context() -> None:
         ({"location": ""}, "Set location in"),
         ({"image": {"tag": "", "repository": ""}}, "image.repository, image.tag or image.digest"),
         ({"image": {"tag": "latest"}}, "names another image every day"),
+        ({"image": {"tag": 1.10}}, "is read as the number 1.1: write it in quotes"),
     ],
 )
 def test_what_is_not_definite_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
+        values(change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"run": {"tolerations": [{"kye": "a"}]}}, "kye"),
+        ({"run": {"affinity": {"nodeAffinity": {"preferred": []}}}}, "preferred"),
+        ({"run": {"env": {"A": {"secretKeyRef": {"naem": "s", "key": "k"}}}}}, "naem"),
+        ({"run": {"resources": {"claims": [{"name": "gpu"}]}}}, "claims"),
+        ({"image": {"pullSecrets": [{}]}}, "name"),
+    ],
+)
+def test_what_the_launcher_would_refuse_for_every_run_is_refused_before(
+    change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"(?s)could not be launched with.*{message}"):
         values(change)
 
 

@@ -63,6 +63,15 @@ def test_a_name_that_does_not_fit_is_refused(name: str, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "name", ["forge", "platform", "demo", "dagster", "class", "json", "polars"]
+)
+def test_a_name_of_something_else_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="names something else already"):
+        scaffold(name, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_location_that_exists_is_kept(tmp_path: Path) -> None:
     (tmp_path / "orders").mkdir()
     with pytest.raises(SystemExit, match="is there already"):

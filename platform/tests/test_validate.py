@@ -13,6 +13,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from forge_platform import validate as validate_module
 from forge_platform.checks import contract_check
 from forge_platform.contracts import CLEAN_CUSTOMERS, RAW_ORDERS
 from forge_platform.resources.iceberg import IcebergResource
@@ -54,11 +55,14 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def webserver() -> Iterator[list[str]]:
-    """URL of a webserver, and the version that it will tell."""
+    """URL of a webserver, the version that it will tell, and what makes it close once before."""
     told = ["", version("dagster")]
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if told[2:]:
+                del told[2:]
+                return
             self.send_response(200)
             self.end_headers()
             self.wfile.write(json.dumps({"dagster_version": told[1]}).encode())
@@ -127,9 +131,16 @@ def test_another_series_of_dagster_is_refused(webserver: list[str]) -> None:
     assert "the platform 1.9.3: build it from a lock with Dagster 1.9" in problem
 
 
-def test_a_webserver_that_is_not_there_is_said() -> None:
+def test_a_webserver_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validate_module, "_SECONDS", 1)
     (problem,) = version_problems("http://127.0.0.1:1")
     assert "does not tell its version at http://127.0.0.1:1/server_info" in problem
+
+
+def test_a_webserver_that_is_about_to_start_is_waited_for(webserver: list[str]) -> None:
+    webserver[2:] = ["closes"]
+    assert version_problems(webserver[0]) == []
+    assert not webserver[2:]
 
 
 def test_an_instance_that_cannot_be_used_is_said(

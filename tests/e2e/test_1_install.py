@@ -67,7 +67,7 @@ def test_an_image_has_no_compiler_and_says_what_it_is(namespace: Namespace, loca
     image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
     labels = json.loads(run("docker", "image", "inspect", image))[0]["Config"]["Labels"]
     assert labels["open-forge.location"] == location
-    assert labels["org.opencontainers.image.version"]
+    assert labels["org.opencontainers.image.version"] == image.rpartition(":")[2]
     assert labels["org.opencontainers.image.revision"]
     where = "for found in gcc cc g++ clang uv; do command -v $found; done; true"
     selected = f"deployment/{location}-{location}"

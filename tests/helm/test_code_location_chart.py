@@ -145,6 +145,20 @@ def test_the_hook_looks_at_the_image_before_it_is_rolled_out() -> None:
     assert [item for item in off if item["kind"] == "Job"] == []
 
 
+def test_the_hook_runs_where_and_with_what_the_server_does() -> None:
+    taint = [{"key": "team", "operator": "Exists"}]
+    affinity = {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": list[str]()}}
+    objects = code_location({"server": {**SERVER, "tolerations": taint, "affinity": affinity}})
+    pod = one(objects, "Job")["spec"]["template"]["spec"]
+    assert pod["nodeSelector"] == {"pool": "small"}
+    assert pod["tolerations"] == taint
+    assert pod["affinity"] == affinity
+    assert pod["containers"][0]["resources"]["limits"] == {"memory": "1Gi"}
+    more = code_location({"validation": {"resources": {"limits": {"memory": "3Gi"}}}})
+    (container,) = one(more, "Job")["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["limits"] == {"memory": "3Gi"}
+
+
 def test_the_service_is_what_the_registrar_looks_for() -> None:
     service = one(code_location(), "Service")
     assert service["metadata"]["labels"]["component"] == "user-deployments"
@@ -164,6 +178,14 @@ def test_the_service_is_what_the_registrar_looks_for() -> None:
         {"env": {"LIST": [1]}},
         {"secrets": {"a": 1}},
         {"validation": {"enabled": "no"}},
+        {"server": {"tolerations": [{"kye": "a"}]}},
+        {"server": {"affinity": {"nodeAffinty": {}}}},
+        {"run": {"resources": {"limits": {"memroy": "1Gi"}}}},
+        {"run": {"labels": {"dagster/run-id": "x"}}},
+        {"run": {"labels": {"app.kubernetes.io/component": "mine"}}},
+        {"server": {"labels": {"component": "x"}}},
+        {"server": {"annotations": {"checksum/dagster-user-deployment": "z"}}},
+        {"server": {"env": {"A": {"secretKeyRef": {"name": "s"}}}}},
     ],
 )
 def test_what_is_unknown_or_of_the_wrong_kind_is_refused(values: dict[str, Any]) -> None:

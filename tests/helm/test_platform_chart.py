@@ -48,6 +48,18 @@ def test_what_has_no_default_is_asked_for_in_one_message() -> None:
         {"priorityClass": {"value": 10}},
         {"registrar": {"unschedulableSeconds": "soon"}},
         {"dev": {"postgres": {"tag": "16"}}},
+        {"dagster": {"dagsterWebsever": {"replicaCount": 3}}},
+        {"dagster": {"dagsterWebserver": {"enableReadonly": True}}},
+        {"dagster": {"dagsterWebserver": {"image": {"tag": 1.10}}}},
+        {"dagster": {"dagsterDaemon": {"runRetry": {}}}},
+        {"dagster": {"runLauncher": {"config": {"k8sRunLauncher": {"nodeSelector": {}}}}}},
+        {
+            "dagster": {
+                "dagsterDaemon": {
+                    "runCoordinator": {"config": {"queuedRunCoordinator": {"maxConcurentRuns": 3}}}
+                }
+            }
+        },
     ],
 )
 def test_what_is_unknown_or_of_the_wrong_kind_is_refused(values: dict[str, Any]) -> None:
@@ -59,6 +71,10 @@ def test_what_is_unknown_or_of_the_wrong_kind_is_refused(values: dict[str, Any])
     ("values", "said"),
     [
         ({"registrar": {"unschedulableSeconds": 900}}, "startTimeoutSeconds must be more than"),
+        (
+            {"dagster": {"dagsterDaemon": {"image": {"tag": "latest"}}}},
+            "dagsterDaemon.image.tag is latest",
+        ),
         ({"priorityClass": {"name": "other"}}, 'priorityClassName is "open-forge-runs"'),
         (
             {"dagster": {"dagsterWebserver": {"pathPrefix": "/dagster"}}},
@@ -169,7 +185,10 @@ def test_what_is_optional_is_there_when_it_is_wanted() -> None:
     more = {"dagster": {"ingress": ingress, "dagsterWebserver": {"enableReadOnly": True}}}
     options = ("--api-versions", "networking.k8s.io/v1/Ingress")
     found = platform(more, *options)
-    assert one(found, "Ingress")["spec"]["rules"][0]["host"] == "data.example"
+    rules = one(found, "Ingress")["spec"]["rules"]
+    assert rules[0]["host"] == "data.example"
+    paths = [path for rule in rules for path in rule["http"]["paths"]]
+    assert {(path["path"], path["pathType"]) for path in paths} == {("/", "Prefix")}
     command = one(found, "Deployment", "forge-dagster-webserver-read-only")["spec"]["template"][
         "spec"
     ]["containers"][0]["command"]

@@ -85,6 +85,7 @@ def release_values(maps: Iterable[Values]) -> Values:
         merged = merge(merged, values)
     merged = _completed(merged, chart)
     _require(merged)
+    _require_launchable(container_context(merged))
     return {**merged, SUBCHART: _subchart(merged)}
 
 
@@ -148,11 +149,32 @@ def _require(values: Values) -> None:
     missing = [name for name, value in given.items() if not value]
     if missing:
         raise ConfigurationError(f"Set {', '.join(missing)} in one of the files.")
-    if image.get("tag") == "latest" and not image.get("digest"):
+    if not isinstance(tag := image.get("tag") or "", str):
+        raise ConfigurationError(f"image.tag is read as the number {tag}: write it in quotes.")
+    if tag == "latest" and not image.get("digest"):
         raise ConfigurationError(
             "The tag `latest` names another image every day: a run could not be repeated, nor a "
             "release rolled back. Give the image a tag of its own."
         )
+
+
+def _require_launchable(context: Values) -> None:
+    """What the launcher does not take would fail every run, and no release before them."""
+    from dagster import DagsterInvalidConfigError
+    from dagster_k8s.container_context import K8sContainerContext
+    from dagster_k8s.job import DagsterK8sJobConfig, construct_dagster_k8s_job
+
+    job = DagsterK8sJobConfig(job_image="image", dagster_home="/home", instance_config_map="name")
+    try:
+        config = K8sContainerContext.create_from_config(context).run_k8s_config
+        construct_dagster_k8s_job(job, [], "job", user_defined_k8s_config=config)
+    except DagsterInvalidConfigError as error:
+        said = "; ".join(found.message for found in error.errors)
+        raise ConfigurationError(f"Runs could not be launched with these values: {said}") from error
+    except Exception as error:
+        raise ConfigurationError(
+            f"Runs could not be launched with the values of `run` and `image`: {error}"
+        ) from error
 
 
 def _subchart(values: Values) -> Values:

@@ -11,10 +11,11 @@ import argparse
 import json
 import logging
 import sys
+import time
 from collections.abc import Iterator, Sequence
+from http.client import HTTPException
 from importlib import import_module
 from importlib.metadata import version
-from urllib.error import URLError
 from urllib.request import urlopen
 
 import dagster as dg
@@ -25,6 +26,7 @@ from forge_platform.errors import PermanentError
 CONTRACT_CHECK = "contract"
 _KEY = "forge/key"
 _SECONDS = 20
+_NO_VERSION = (OSError, HTTPException, ValueError, KeyError)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -121,9 +123,8 @@ def version_problems(webserver: str) -> list[str]:
     """Whether this image's Dagster and the platform's may differ so much."""
     url = f"{webserver.rstrip('/')}/server_info"
     try:
-        with urlopen(url, timeout=_SECONDS) as answer:  # noqa: S310 - the URL is the release's
-            theirs = str(json.load(answer)["dagster_version"])
-    except (URLError, TimeoutError, ValueError, KeyError) as error:
+        theirs = _version_at(url)
+    except _NO_VERSION as error:
         return [f"the platform's webserver does not tell its version at {url}: {error}"]
     ours = version("dagster")
     if _series(ours) == _series(theirs):
@@ -134,6 +135,19 @@ def version_problems(webserver: str) -> list[str]:
         f"Dagster {wanted}, or upgrade the platform first"
     )
     return [problem]
+
+
+def _version_at(url: str) -> str:
+    """Dagster's version at a webserver, which may be about to start."""
+    end = time.monotonic() + _SECONDS
+    while True:
+        try:
+            with urlopen(url, timeout=_SECONDS) as answer:  # noqa: S310 - the URL is the release's
+                return str(json.load(answer)["dagster_version"])
+        except _NO_VERSION:
+            if time.monotonic() > end:
+                raise
+            time.sleep(1)
 
 
 def _series(text: str) -> tuple[str, str]:

@@ -80,6 +80,7 @@ def watch_for_ever(
 ) -> None:
     """Calls ``wake`` on every change of what a list call lists, and after every reconnection."""
     while True:
+        begun = time.monotonic()
         try:
             for _ in watch.Watch().stream(
                 call,
@@ -93,5 +94,5 @@ def watch_for_ever(
                 wake()
         except (client.ApiException, urllib3.exceptions.HTTPError, OSError) as error:
             log.warning(event("watch_failed", call=call.__name__, reason=_reason(error)))
-            time.sleep(1)
+        time.sleep(max(0.0, begun + 1 - time.monotonic()))
         wake()

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from importlib.util import find_spec
+from keyword import iskeyword
 from pathlib import Path
 from string import Template
 
@@ -15,6 +17,8 @@ from forge_platform.errors import ConfigurationError
 
 _NAME = re.compile(r"[a-z][a-z0-9]{1,30}")
 _SUFFIX = ".template"
+# Releases, images and packages of the platform itself.
+_TAKEN = {"dagster", "demo", "forge", "platform"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -45,6 +49,11 @@ def scaffold(location: str, parent: Path) -> Path:
     folder = parent / location
     if folder.exists():
         raise ConfigurationError(f"{folder} is there already: use another name, or remove it.")
+    if location in _TAKEN | sys.stdlib_module_names or find_spec(location) or iskeyword(location):
+        raise ConfigurationError(
+            f"{location!r} names something else already: the platform, a package or a word of "
+            "Python. Use another name."
+        )
     for path, text in _files(location).items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text, encoding="utf-8")
