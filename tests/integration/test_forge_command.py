@@ -16,7 +16,7 @@ import dagster as dg
 import httpx
 import pytest
 from click.testing import CliRunner, Result
-from whole_platform import Platform, started
+from whole_platform import Platform, database_variables, started
 
 from forge_demo.ports import free_ports
 from forge_platform.cli.main import main
@@ -98,6 +98,18 @@ def test_a_source_that_is_away_may_come_back(
     assert platform.variables["DB_PORT"] != "1"
     monkeypatch.setenv("DB_PORT", "1")
     assert "does not answer" in forge("reconcile", "raw_orders", code=4).stderr
+
+
+def test_a_source_is_reconciled_by_the_prefix_of_its_variables(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_prefix = ("reconcile", "raw_customers", "--database", "ELSEWHERE")
+    failed = forge(*by_prefix, code=3)
+    variables = database_variables("ELSEWHERE", platform.source)
+    for name, value in variables.items():
+        assert f"{name} is not set" in failed.stderr
+        monkeypatch.setenv(name, value)
+    assert printed(*by_prefix)["equal"]
 
 
 def test_a_watermark_is_moved_and_the_next_run_obeys(platform: Platform) -> None:

@@ -10,9 +10,9 @@ import dagster as dg
 
 from forge_platform.environment import (
     CATALOG_VARIABLES,
-    check_variables,
     current_environment,
     database_variables,
+    require,
 )
 from forge_platform.errors import ConfigurationError
 from forge_platform.resources.database import DatabaseResource
@@ -37,7 +37,7 @@ def open_database(prefix: str) -> DatabaseResource:
 
 
 def _read(variables: Mapping[str, Variable]) -> dict[str, Any]:
-    check_variables(variable.name for variable in variables.values())
+    require(variables.values())
     return {field: os.environ[variable.name] for field, variable in variables.items()}
 
 
