@@ -91,7 +91,8 @@ def _like(current: str | None, value: str, name: str) -> str:
     moment = _moment(value)
     if moment is None:
         raise ConfigurationError(
-            f"{value!r} is no time stamp: use ISO 8601, such as 2024-01-31T12:00:00Z."
+            f"{value!r} is no time stamp of the years 1 to 9999 in UTC: use ISO 8601, such as "
+            "2024-01-31T12:00:00Z."
         )
     if current is None or (_moment(current) and len(current) > len("2024-01-31")):
         return moment.isoformat()
@@ -106,9 +107,9 @@ def _like(current: str | None, value: str, name: str) -> str:
 def _moment(text: str) -> dt.datetime | None:
     try:
         moment = dt.datetime.fromisoformat(text)
-    except ValueError:
+        return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).astimezone(dt.UTC)
+    except (ValueError, OverflowError):
         return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).astimezone(dt.UTC)
 
 
 def _print(iceberg: IcebergResource, name: str, *, as_json: bool) -> None:
