@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import signal
@@ -140,6 +141,17 @@ def test_a_watermark_is_not_moved_without_a_yes(platform: Platform) -> None:
     assert platform.iceberg.view(ORDERS).snapshot_id == before
 
 
+def test_a_watermark_in_the_future_is_refused(platform: Platform) -> None:
+    def refused(moment: str) -> str:
+        return forge("watermark", "set", "raw_orders", moment, "--yes", code=3).stderr
+
+    before = platform.iceberg.view(ORDERS).snapshot_id
+    assert "never move it back" in refused("2999-01-01")
+    soon = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
+    assert "is in the future" in refused(soon.isoformat())
+    assert platform.iceberg.view(ORDERS).snapshot_id == before
+
+
 def test_source_and_table_are_reconciled(platform: Platform) -> None:
     same = printed("reconcile", "raw_orders")
     assert same["equal"]
@@ -214,10 +226,10 @@ def test_backfills_are_launched_from_outside(platform: Platform, webserver: str)
     days = ("--from", "2024-01-02", "--to", "2024-01-04")
     assert launched("daily_order_summary", *days, "--no-wait")["status"] == "LAUNCHED"
     platform.execute(
-        "UPDATE public.orders SET status = 'lost', updated_at = now() WHERE order_id = 5"
+        "UPDATE public.orders SET status = 'lost', updated_at = '2024-04-01' WHERE order_id = 5"
     )
-    # Beyond every row, so that only a run that is told from when to read finds one.
-    forge("watermark", "set", "raw_orders", "2100-01-01", "--yes")
+    # Beyond that row, so that only a run that is told from when to read finds it.
+    forge("watermark", "set", "raw_orders", "2024-05-01", "--yes")
     assert launched("raw_orders", "--since", "2024-02-01")["status"] == "SUCCESS"
     lost = platform.rows(ORDERS).filter(status="lost")
     assert lost["order_id"].to_list() == [5]

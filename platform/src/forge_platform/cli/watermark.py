@@ -13,6 +13,9 @@ from forge_platform.cli.output import as_json, print_json, print_table
 from forge_platform.errors import ConfigurationError
 from forge_platform.resources.iceberg import IcebergResource
 
+# How far ahead the clock may be that a time stamp was taken from.
+_CLOCKS_DIFFER = dt.timedelta(minutes=5)
+
 _yes = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
@@ -39,7 +42,8 @@ def set_(table: str, value: str, *, yes: bool, as_json: bool) -> None:
     """Moves the watermark of TABLE to VALUE, an ISO time stamp (UTC unless it says otherwise).
 
     The next run reads what changed since then. Forward, what lies between is not read: it is
-    lost until `forge backfill --since`.
+    lost until `forge backfill --since`. A moment in the future is refused: what changes until then
+    would never be read.
     """
     iceberg = open_iceberg()
     name = full_name(iceberg, table)
@@ -86,14 +90,9 @@ def _like(current: str | None, value: str, name: str) -> str:
     """The value in the form of the current watermark.
 
     Raises:
-        ConfigurationError: it is no time stamp, or the table's watermark is none.
+        ConfigurationError: it is no time stamp or a future one, or the table's watermark is none.
     """
-    moment = _moment(value)
-    if moment is None:
-        raise ConfigurationError(
-            f"{value!r} is no time stamp of the years 1 to 9999 in UTC: use ISO 8601, such as "
-            "2024-01-31T12:00:00Z."
-        )
+    moment = _past_moment(value)
     if current is None or (_moment(current) and len(current) > len("2024-01-31")):
         return moment.isoformat()
     if _moment(current):
@@ -102,6 +101,22 @@ def _like(current: str | None, value: str, name: str) -> str:
         f"The watermark of {name} is {current!r}, which is no time stamp: it cannot be set, only "
         "reset."
     )
+
+
+def _past_moment(value: str) -> dt.datetime:
+    moment = _moment(value)
+    if moment is None:
+        raise ConfigurationError(
+            f"{value!r} is no time stamp of the years 1 to 9999 in UTC: use ISO 8601, such as "
+            "2024-01-31T12:00:00Z."
+        )
+    if moment > dt.datetime.now(dt.UTC) + _CLOCKS_DIFFER:
+        raise ConfigurationError(
+            f"{moment.isoformat()} is in the future. Runs read what changes after the watermark "
+            "and never move it back, so they would read nothing until then: use a moment that has "
+            "been."
+        )
+    return moment
 
 
 def _moment(text: str) -> dt.datetime | None:
