@@ -20,7 +20,9 @@ from click.testing import CliRunner, Result
 from whole_platform import Platform, database_variables, started
 
 from forge_demo.ports import free_ports
+from forge_platform import build_definitions, database_resource
 from forge_platform.cli.main import main
+from ingestion import databases
 
 WITHOUT_DAEMON = """
 telemetry: {enabled: false}
@@ -246,3 +248,31 @@ def test_backfills_are_launched_from_outside(platform: Platform, webserver: str)
 def test_a_webserver_that_is_away_may_come_back() -> None:
     failed = forge("backfill", "raw_orders", "--full", "--url", "http://127.0.0.1:1", code=4)
     assert "does not answer" in failed.stderr
+
+
+def test_tables_of_another_environment_are_left_out(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def listed() -> set[str]:
+        return {row["table"] for row in printed("tables")}
+
+    everything = listed()
+    with monkeypatch.context() as dev:
+        dev.setenv("FORGE_ENVIRONMENT", "dev")
+        run_in_dev()
+        assert listed() == {ORDERS, "ingestion.incremental_orders"}
+    assert platform.iceberg.find(f"dev_{ORDERS}") is not None
+    assert listed() == everything
+    assert not [name for name in everything if name.startswith("dev_")]
+    assert printed("watermark", "show", "raw_orders")["table"] == ORDERS
+
+
+def run_in_dev(config: Mapping[str, Any] | None = None) -> None:
+    definitions = build_definitions(
+        "ingestion",
+        assets=[databases.raw_orders, databases.incremental_orders],
+        resources={"database": database_resource("DB")},
+    )
+    job = definitions.resolve_implicit_global_asset_job_def()
+    wanted = [dg.AssetKey("raw_orders"), dg.AssetKey("incremental_orders")]
+    assert job.execute_in_process(run_config=config, asset_selection=wanted).success

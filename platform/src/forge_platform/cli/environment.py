@@ -10,6 +10,7 @@ import dagster as dg
 
 from forge_platform.environment import (
     CATALOG_VARIABLES,
+    ENVIRONMENTS,
     current_environment,
     database_variables,
     require,
@@ -51,7 +52,13 @@ def table_names(iceberg: IcebergResource) -> list[str]:
             for identifier in catalog.list_tables(namespace)
         ]
     prefix = iceberg.namespace_prefix
-    return sorted(name.removeprefix(prefix) for name in found if name.startswith(prefix))
+    return sorted(name.removeprefix(prefix) for name in found if _prefix(name) == prefix)
+
+
+def _prefix(name: str) -> str | None:
+    """The prefix of the environment that a table belongs to: the longest one that fits."""
+    prefixes = {environment.namespace_prefix for environment in ENVIRONMENTS.values()}
+    return max((prefix for prefix in prefixes if name.startswith(prefix)), key=len, default=None)
 
 
 def full_name(iceberg: IcebergResource, table: str) -> str:
