@@ -61,8 +61,19 @@ def test_tables_are_listed_with_rows_and_watermark(platform: Platform) -> None:
     assert found[ORDERS]["rows"] == platform.rows(ORDERS).height
     assert found[ORDERS]["watermark"] == platform.iceberg.watermark(ORDERS)
     assert found[ORDERS]["files"] >= 1
-    assert printed("tables", "customers") == []
     assert "raw_customers" in forge("tables").stdout
+    assert printed("tables", "ingestion") == list(found.values())
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_namespace_that_is_not_there_is_said_with_those_that_are(
+    platform: Platform, form: list[str]
+) -> None:
+    assert platform.iceberg.find(ORDERS) is not None
+    failed = forge("tables", "ingestoin", *form, code=3)
+    assert "'ingestoin' names no namespace" in failed.stderr
+    assert "There are: ingestion." in failed.stderr
+    assert failed.stdout == ""
 
 
 def test_a_table_that_cannot_be_read_hides_no_other(platform: Platform) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from forge_platform.cli.environment import open_iceberg, table_names
 from forge_platform.cli.output import as_json, print_json, print_table
-from forge_platform.errors import ForgeError, PermanentError
+from forge_platform.environment import current_environment
+from forge_platform.errors import ConfigurationError, ForgeError, PermanentError
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
@@ -27,13 +29,8 @@ def tables(namespace: str | None, *, as_json: bool) -> None:
     cannot be read are named after the others.
     """
     iceberg = open_iceberg()
-    wanted = [
-        name
-        for name in table_names(iceberg)
-        if namespace is None or name.partition(".")[0] == namespace
-    ]
     rows, unreadable = [], []
-    for name in wanted:
+    for name in _within(namespace, table_names(iceberg)):
         try:
             table = iceberg.find(name)
         except ForgeError:
@@ -48,6 +45,22 @@ def tables(namespace: str | None, *, as_json: bool) -> None:
             "These tables cannot be read: bring back the files named, or drop the tables from the "
             "catalog and materialise their assets.\n" + "\n".join(unreadable)
         )
+
+
+def _within(namespace: str | None, names: Sequence[str]) -> Sequence[str]:
+    """The tables of one namespace, or all of them.
+
+    Raises:
+        ConfigurationError: the namespace has none.
+    """
+    found = [name for name in names if namespace in (None, name.partition(".")[0])]
+    if namespace is None or found:
+        return found
+    choice = ", ".join(sorted({name.partition(".")[0] for name in names}))
+    raise ConfigurationError(
+        f"{namespace!r} names no namespace with tables of the environment "
+        f"{current_environment().name}. There are: {choice or 'none: materialise an asset first'}."
+    )
 
 
 def _described(table: Table) -> dict[str, Any]:
