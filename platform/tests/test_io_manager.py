@@ -189,6 +189,29 @@ def test_overwrite_of_an_environment_keeps_no_watermark(iceberg: IcebergResource
     assert iceberg.view("space.things").read().height == 3
 
 
+@pytest.mark.parametrize("environment", [None, "overwrite"])
+def test_a_part_of_the_rows_never_replaces_the_table(
+    iceberg: IcebergResource, environment: str | None
+) -> None:
+    write = TableWrite(rows=ROWS)
+
+    @dg.asset(metadata=table_options(mode="merge", key=("id",)))
+    def things() -> TableWrite:
+        return write
+
+    @dg.asset
+    def replaced() -> TableWrite:
+        return write
+
+    run([things, replaced], resources(iceberg, environment))
+    write = TableWrite(rows=ROWS.head(1), is_part=True)
+    run([things], resources(iceberg, environment))
+    with pytest.raises(dg.Failure, match="only a part"):
+        run([replaced], resources(iceberg, environment))
+    for table in ("space.things", "space.replaced"):
+        assert iceberg.view(table).read().height == 3
+
+
 def test_partitions_map_to_iceberg_partitions(iceberg: IcebergResource) -> None:
     days = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-10")
     counts = {"2024-01-01": 2, "2024-01-02": 3}

@@ -287,3 +287,30 @@ def run_in_dev(config: Mapping[str, Any] | None = None) -> None:
     job = definitions.resolve_implicit_global_asset_job_def()
     wanted = [dg.AssetKey("raw_orders"), dg.AssetKey("incremental_orders")]
     assert job.execute_in_process(run_config=config, asset_selection=wanted).success
+
+
+def test_dev_adds_what_was_read_since_a_moment(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORGE_ENVIRONMENT", "dev")
+    run_in_dev()
+    before = platform.rows(f"dev_{ORDERS}")
+    platform.execute("UPDATE public.orders SET status = 'found' WHERE order_id = 120")
+    since = {"config": {"mode": "since", "since": "2024-03-05T23:00:00Z"}}
+    run_in_dev({"ops": {"raw_orders": since, "incremental_orders": since}})
+    after = platform.rows(f"dev_{ORDERS}")
+    assert after.height == before.height
+    assert after.filter(status="found")["order_id"].to_list() == [120]
+    assert platform.rows("dev_ingestion.incremental_orders").height == before.height
+    assert printed("watermark", "show", "raw_orders")["watermark"] is None
+
+
+def test_dev_adds_what_was_read_since_a_watermark(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORGE_ENVIRONMENT", "dev")
+    run_in_dev()
+    before = platform.rows(f"dev_{ORDERS}").height
+    forge("watermark", "set", "raw_orders", "2024-03-05", "--yes")
+    run_in_dev()
+    assert platform.rows(f"dev_{ORDERS}").height == before

@@ -192,6 +192,7 @@ def extract(
         if reading.mode == "incremental" and window.is_as_before:
             return TableWrite(
                 rows=None,
+                is_part=True,
                 watermark=position.watermark,
                 window=position.window,
                 continues=position.snapshot_id,
@@ -204,6 +205,7 @@ def extract(
     return TableWrite(
         rows=rows,
         mode="overwrite" if replaces else None,
+        is_part=reading.start is not None,
         watermark=watermark.isoformat() if watermark else None,
         window=json.dumps({**kept, "columns": _columns_read(source, reading, known)}),
         continues=position.snapshot_id,

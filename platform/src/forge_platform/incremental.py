@@ -75,7 +75,12 @@ class Work:
         if self.keys is None:
             return TableWrite(rows=rows, mode="overwrite", inputs=self.inputs, **details)
         return TableWrite(
-            rows=rows, mode="merge", deleted_keys=self.keys, inputs=self.inputs, **details
+            rows=rows,
+            mode="merge",
+            is_part=True,
+            deleted_keys=self.keys,
+            inputs=self.inputs,
+            **details,
         )
 
 

@@ -84,7 +84,8 @@ class IcebergIOManager(dg.ConfigurableIOManager):
     write_mode: str | None = Field(
         default=None,
         description="Wins over every asset's own mode: append, overwrite or merge. With "
-        "overwrite no watermark is kept, so every run starts from the beginning.",
+        "overwrite no watermark is kept, so every run starts from the beginning; a run that was "
+        "told to read only a part adds it in the asset's own mode.",
     )
 
     _pins: dict[tuple[str, str], int | None] = PrivateAttr(default_factory=dict)
@@ -160,8 +161,15 @@ class IcebergIOManager(dg.ConfigurableIOManager):
         )
 
     def _mode(self, context: dg.OutputContext, write: TableWrite) -> WriteMode:
-        asset_mode = (context.definition_metadata or {}).get(WRITE_MODE, "overwrite")
-        mode = self.write_mode or write.mode or asset_mode
+        own = write.mode or (context.definition_metadata or {}).get(WRITE_MODE, "overwrite")
+        adds = write.is_part and self.write_mode == "overwrite"
+        mode = own if adds else self.write_mode or own
+        if write.is_part and mode == "overwrite":
+            raise ConfigurationError(
+                f"{context.asset_key.to_user_string()} read only a part of its rows and its write "
+                "mode is overwrite, so all others would be lost: read everything, or give the "
+                "asset the mode merge or append."
+            )
         if mode not in _MODES:
             raise ConfigurationError(
                 f"The write mode of {context.asset_key.to_user_string()} is {mode!r}: "

@@ -45,6 +45,8 @@ class TableWrite:
         rows: the new rows, in any of the four frame types; a reader is streamed. None leaves
             the table as it is.
         mode: how to write them; None is the asset's own mode.
+        is_part: whether these are only some of the rows that the table is made of: they never
+            replace it, also where an environment's mode is overwrite.
         deleted_keys: frame of key columns whose rows are removed in the same commit (merge).
         watermark: position in the source up to which these rows are complete.
         window: what the source holds from shortly before the watermark on.
@@ -58,6 +60,7 @@ class TableWrite:
 
     rows: Frame | None
     mode: WriteMode | None = None
+    is_part: bool = False
     deleted_keys: Frame | None = None
     watermark: str | None = None
     window: str | None = None
