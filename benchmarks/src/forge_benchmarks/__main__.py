@@ -10,7 +10,7 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -167,7 +167,7 @@ def _measure(
 
 
 class WayFailedError(Exception):
-    """One way could not do the work."""
+    """One way could not do the work, or not as it must."""
 
 
 def _run(benchmark: Benchmark, way: Way, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -183,6 +183,9 @@ def _run(benchmark: Benchmark, way: Way, parameters: Mapping[str, Any]) -> Mappi
     if done.returncode:
         raise WayFailedError(f"{benchmark.name}, {way.name} failed:\n{done.stderr[-3000:]}")
     result: Mapping[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    for fact, wanted in benchmark.finds.items() if way.role == Role.OURS else ():
+        if (found := result["facts"].get(fact)) != wanted:
+            raise WayFailedError(f"{benchmark.name}, {way.name}: {fact} is {found}, goal {wanted}")
     return result
 
 
@@ -216,7 +219,7 @@ def _judged(
     for heading in ("way", "seconds", "x floor", "goal", "peak MB", "found"):
         table.add_column(heading, justify="left" if heading in ("way", "found") else "right")
     missed = []
-    truth = next((m.facts for m in measured if m.role == Role.OURS), {})
+    ours = next((m for m in measured if m.role == Role.OURS), None)
     for each in measured:
         goal = benchmark.goals.get(each.name) if strict else None
         table.add_row(
@@ -227,28 +230,32 @@ def _judged(
             str(each.peak_mb),
             ", ".join(f"{name} {value}" for name, value in each.facts.items()),
         )
-        missed += _problems(benchmark, each, goal, truth)
+        problems = [
+            *_missed(benchmark, each, goal),
+            *(_compared(each, ours) if ours else ()),
+        ]
+        missed += [f"{benchmark.name}, {each.name}: {problem}" for problem in problems]
     console.print(table)
     return missed
 
 
-def _problems(
-    benchmark: Benchmark, each: Measured, goal: float | None, truth: Mapping[str, Any]
-) -> list[str]:
-    problems = []
+def _missed(benchmark: Benchmark, each: Measured, goal: float | None) -> Iterator[str]:
+    """What is asked of ours and not so."""
+    if each.role != Role.OURS:
+        return
     if goal is not None and each.ratio > goal:
-        problems.append(f"{benchmark.name}, {each.name}: {each.ratio} times the floor, goal {goal}")
-    too_large = benchmark.most_mb is not None and each.peak_mb > benchmark.most_mb
-    if too_large and each.role == Role.OURS:
-        problems.append(
-            f"{benchmark.name}, {each.name}: {each.peak_mb} MB, {benchmark.most_mb} are allowed"
-        )
-    problems += [
-        f"{benchmark.name}, {each.name}: {name} is {each.facts[name]}, ours {truth[name]}"
-        for name in truth.keys() & each.facts.keys()
-        if str(truth[name]) != str(each.facts[name])
-    ]
-    return problems
+        yield f"{each.ratio} times the floor, goal {goal}"
+    if benchmark.most_mb is not None and each.peak_mb > benchmark.most_mb:
+        yield f"{each.peak_mb} MB, {benchmark.most_mb} are allowed"
+    if benchmark.most_seconds is not None and each.seconds > benchmark.most_seconds:
+        yield f"{each.seconds} s, {benchmark.most_seconds} are allowed"
+
+
+def _compared(each: Measured, ours: Measured) -> Iterator[str]:
+    """What differs from ours."""
+    for name in ours.facts.keys() & each.facts.keys():
+        if str(ours.facts[name]) != str(each.facts[name]):
+            yield f"{name} is {each.facts[name]}, ours {ours.facts[name]}"
 
 
 if __name__ == "__main__":

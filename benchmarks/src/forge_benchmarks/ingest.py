@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from forge_benchmarks import orders, spark
-from forge_benchmarks.place import ROOT, address, iceberg, url
+from forge_benchmarks.place import address, emptied, iceberg, url
 from forge_benchmarks.ways import Benchmark, Role, Watch, Way
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def dlt_connectorx(watch: Watch, parameters: Facts) -> Facts:
     from dlt.sources.sql_database import sql_table
     from pyiceberg.table import StaticTable
 
-    folder = _emptied("dlt")
+    folder = emptied("dlt")
     os.environ["DLT_DATA_DIR"] = str(folder / "state")
     destination = dlt.destinations.filesystem(bucket_url=f"file://{folder}/tables")
     pipeline = dlt.pipeline(
@@ -110,7 +109,7 @@ def dlt_connectorx(watch: Watch, parameters: Facts) -> Facts:
 
 def spark_jdbc(watch: Watch, parameters: Facts) -> Facts:
     """Spark's JDBC reader, two partitions; the start of the JVM is left out."""
-    folder = _emptied("spark")
+    folder = emptied("spark")
     with spark.session(folder) as session:
         session.sql("CREATE NAMESPACE IF NOT EXISTS local.bench")
         options = {**spark.jdbc(), "dbtable": orders.name(parameters), "fetchsize": "50000"}
@@ -125,15 +124,8 @@ def spark_jdbc(watch: Watch, parameters: Facts) -> Facts:
         return {"rows": found[0], "keys": found[1], "amount": f"{found[2]:.2f}"}
 
 
-def _emptied(name: str) -> Path:
-    folder = ROOT / "tables" / name
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
-
-
 def _empty(name: str) -> Any:  # noqa: ANN401 - pyiceberg is imported on use
-    _emptied(name)
+    emptied(name)
     return iceberg(name)
 
 

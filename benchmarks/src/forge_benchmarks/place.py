@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -54,6 +55,14 @@ def execute(statement: str) -> list[tuple[object, ...]]:
     with closing(connect()) as connection, connection, connection.cursor() as cursor:
         cursor.execute(statement)
         return list(cursor.fetchall()) if cursor.description else []
+
+
+def emptied(name: str) -> Path:
+    """The folder of a catalog, with nothing in it."""
+    folder = ROOT / "tables" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
 
 
 def iceberg(name: str) -> IcebergResource:

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from forge_benchmarks import orders
-from forge_benchmarks.place import ROOT, address, iceberg
+from forge_benchmarks.place import ROOT, address, emptied, iceberg
 from forge_benchmarks.ways import Benchmark, Role, Watch, Way
 from forge_platform import (
     DatabaseResource,
@@ -48,7 +48,11 @@ def one_query(watch: Watch, parameters: Facts) -> Facts:
 
 
 def nothing_changed(watch: Watch, parameters: Facts) -> Facts:
-    """A run of an asset whose source is as it was: a second one, imports left out."""
+    """A run of an asset whose source is as it was: a second one, imports left out.
+
+    The table's data files are away meanwhile, so that a run that reads one fails.
+    """
+    folder = emptied("idle")
     source = orders.source(parameters)
 
     @dg.asset(metadata=table_options(mode="merge", key=("order_id",), order_by="updated_at"))
@@ -65,14 +69,12 @@ def nothing_changed(watch: Watch, parameters: Facts) -> Facts:
     }
     dg.materialize([raw], resources=resources)
     before = _snapshot(resource)
-    opened: list[str] = []
-    sys.addaudithook(lambda name, given: opened.append(str(given[0])) if name == "open" else None)
+    files = list(folder.rglob("*.parquet"))
+    for file in files:  # Arrow and Polars open files where Python does not see it
+        file.rename(file.with_suffix(".away"))
     with watch.running():
         dg.materialize([raw], resources=resources)
-    return {
-        "snapshots": int(_snapshot(resource) != before),
-        "data_files_read": sum(path.endswith(".parquet") for path in opened),
-    }
+    return {"data_files_away": len(files), "snapshots": int(_snapshot(resource) != before)}
 
 
 def _snapshot(resource: Any) -> int | None:  # noqa: ANN401
@@ -111,4 +113,6 @@ IDLE = Benchmark(
         Way("forge-platform, beyond imports", Role.OURS, nothing_changed),
     ],
     prepare=_prepare,
+    finds={"snapshots": 0},
+    most_seconds=2,
 )

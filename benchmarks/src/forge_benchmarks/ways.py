@@ -64,7 +64,9 @@ class Benchmark:
     Attributes:
         prepare: makes what the ways need, given the parameters; not measured.
         goals: way of ours to the largest ratio to the floor.
+        finds: facts that every run of ours must find.
         most_mb: largest peak memory of ours.
+        most_seconds: longest time of ours.
     """
 
     name: str
@@ -72,7 +74,9 @@ class Benchmark:
     ways: Sequence[Way]
     prepare: Callable[[Mapping[str, Any]], None]
     goals: Mapping[str, float] = field(default_factory=dict)
+    finds: Mapping[str, Any] = field(default_factory=dict)
     most_mb: int | None = None
+    most_seconds: float | None = None
 
 
 def _peak_mb(process: str = "self") -> int:
