@@ -232,7 +232,7 @@ def _judged(
         )
         problems = [
             *_missed(benchmark, each, goal),
-            *(_compared(each, ours) if ours else ()),
+            *(_compared(benchmark, each, ours) if ours else ()),
         ]
         missed += [f"{benchmark.name}, {each.name}: {problem}" for problem in problems]
     console.print(table)
@@ -251,8 +251,11 @@ def _missed(benchmark: Benchmark, each: Measured, goal: float | None) -> Iterato
         yield f"{each.seconds} s, {benchmark.most_seconds} are allowed"
 
 
-def _compared(each: Measured, ours: Measured) -> Iterator[str]:
-    """What differs from ours."""
+def _compared(benchmark: Benchmark, each: Measured, ours: Measured) -> Iterator[str]:
+    """What differs from ours, or is not as much slower as it should be."""
+    wanted = benchmark.times_faster.get(each.name)
+    if wanted is not None and each.seconds < wanted * ours.seconds:
+        yield f"ours is {each.seconds / ours.seconds:.1f} times faster, goal {wanted}"
     for name in ours.facts.keys() & each.facts.keys():
         if str(ours.facts[name]) != str(each.facts[name]):
             yield f"{name} is {each.facts[name]}, ours {ours.facts[name]}"

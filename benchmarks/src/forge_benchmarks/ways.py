@@ -64,6 +64,7 @@ class Benchmark:
     Attributes:
         prepare: makes what the ways need, given the parameters; not measured.
         goals: way of ours to the largest ratio to the floor.
+        times_faster: peer to how many times faster than it the first way of ours is at least.
         finds: facts that every run of ours must find.
         most_mb: largest peak memory of ours.
         most_seconds: longest time of ours.
@@ -74,6 +75,7 @@ class Benchmark:
     ways: Sequence[Way]
     prepare: Callable[[Mapping[str, Any]], None]
     goals: Mapping[str, float] = field(default_factory=dict)
+    times_faster: Mapping[str, float] = field(default_factory=dict)
     finds: Mapping[str, Any] = field(default_factory=dict)
     most_mb: int | None = None
     most_seconds: float | None = None
