@@ -34,6 +34,7 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "read": {"rows": 10_000_000, "changes": 100_000, "keys": "spread"},
     "idle": {"rows": 100_000},
     "imports": {},
+    "run-start": {},
 }
 _SCALES: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "ingest": [

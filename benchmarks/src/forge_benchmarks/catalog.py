@@ -14,5 +14,6 @@ BENCHMARKS = {
         read.BENCHMARK,
         start.IDLE,
         start.IMPORTS,
+        start.RUN_START,
     )
 }
