@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import dagster as dg
@@ -23,12 +25,12 @@ from forge_platform.errors import (
     SourceUnavailable,
 )
 from forge_platform.extraction import ExtractConfig, Recent, SourceTable, extract
-from forge_platform.postgres.source import edge_query, position_query, rows_query
+from forge_platform.postgres.source import edge_query, pages_query, position_query, rows_query
 from forge_platform.postgres.type_names import full_name
 from forge_platform.resources.database import DatabaseResource
 from forge_platform.sensors.new_data import CHANGED_TABLES, new_data_sensor
 from forge_platform.tables import Position, TableWrite
-from forge_platform.testing import ConnectionParameters
+from forge_platform.testing import ConnectionParameters, EmbeddedPostgres
 
 OLD = "2024-01-01T00:00:00+00:00"
 CREATE = """
@@ -296,6 +298,45 @@ def test_a_transaction_that_has_written_nothing_yet_counts(database: DatabaseRes
         insert_now(late, 1)
         late.commit()
     assert ids(extract(database, source, INCREMENTAL, at(watermark))) == [1, 2]
+
+
+@pytest.fixture
+def preparing() -> Iterator[DatabaseResource]:
+    """A database with two-phase commit, which PostgreSQL leaves out unless it is asked for."""
+    with TemporaryDirectory(prefix="forge-test-") as folder:
+        server = EmbeddedPostgres(Path(folder) / "data", password="secret", durable=False)
+        server.start()
+        with closing(psycopg2.connect(**server.connection())) as connection:
+            connection.autocommit = True
+            connection.cursor().execute("ALTER SYSTEM SET max_prepared_transactions = 1")
+        server.stop()
+        server.start()
+        yield DatabaseResource(**server.connection())
+        server.stop()
+
+
+def test_a_prepared_transaction_holds_the_watermark(preparing: DatabaseResource) -> None:
+    """PostgreSQL says when it was prepared, not when it began and gave its rows their stamps."""
+    database = preparing
+    source = replace(CUSTOMERS, overlap=timedelta(0))
+    execute(database, CREATE)
+    insert(database, 1, now())
+    first = extract(database, source, INCREMENTAL, at(None))
+    with transaction(database) as late:
+        insert_now(late, 2)
+        time.sleep(0.05)
+        late.cursor().execute("PREPARE TRANSACTION 'late'")
+        insert(database, 3, now())
+        second = extract(database, source, INCREMENTAL, position(first))
+        assert ids(second) == [1, 3]
+        assert "see pg_prepared_xacts" in second.metadata["prepared_transactions"]
+        late.commit()
+        late.autocommit = True
+        late.cursor().execute("COMMIT PREPARED 'late'")
+    third = extract(database, source, INCREMENTAL, position(second))
+    assert ids(third) == [1, 2, 3]
+    assert "prepared_transactions" not in third.metadata
+    assert third.watermark != second.watermark
 
 
 def test_a_running_extraction_does_not_hold_the_watermark_back(
@@ -599,17 +640,25 @@ def test_a_day_that_passes_is_a_change_of_what_is_read_again(database: DatabaseR
     assert ids(extract(database, source, INCREMENTAL, first)) == [1, 2]
 
 
-def test_wide_rows_are_read_a_few_at_a_time(database: DatabaseResource, monkeypatch: Any) -> None:
-    monkeypatch.setattr(extraction, "_BATCH_BYTES", 1024 * 1024)
-    execute(database, "ALTER TABLE customers ALTER note SET STORAGE EXTERNAL")
+@pytest.mark.parametrize("storage", ["PLAIN", "EXTENDED", "EXTERNAL"])
+def test_wide_rows_are_read_a_few_at_a_time(
+    database: DatabaseResource, monkeypatch: Any, storage: str
+) -> None:
+    """Also where they take little room on disk."""
+    monkeypatch.setattr(extraction, "_BATCH_BYTES", 2_048 * 3_000)
+    execute(database, f"ALTER TABLE customers ALTER COLUMN note SET STORAGE {storage}")
     execute(
         database,
         "INSERT INTO customers SELECT g, '', repeat('x', 3000), '2024-01-01' "
         "FROM generate_series(1, 5000) g",
     )
-    assert largest_batch(database) == 5000
-    execute(database, "ANALYZE customers")
     assert largest_batch(database) == 2048
+    execute(
+        database,
+        "TRUNCATE customers; INSERT INTO customers "
+        "SELECT g, '', '', '2024-01-01' FROM generate_series(1, 5000) g",
+    )
+    assert largest_batch(database) == 5000
 
 
 def largest_batch(database: DatabaseResource) -> int:
@@ -628,7 +677,8 @@ INSERT INTO customers SELECT g, '', repeat('x', 400), '2024-01-01' FROM generate
 def parts(database: DatabaseResource, source: SourceTable) -> Sequence[sql.Composable]:
     with database.snapshot() as snapshot:
         everything = extraction._range(source, FULL, None, {})
-        return extraction._queries(snapshot, source, everything, 3)
+        [(pages,)] = snapshot.rows(pages_query(source))
+        return extraction._queries(snapshot, source, everything, pages, 3)
 
 
 def test_a_large_table_is_read_in_parts_that_hold_every_row_once(

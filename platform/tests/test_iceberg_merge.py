@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import random
 import threading
 from collections.abc import Iterator, Mapping
@@ -540,6 +541,17 @@ def test_merging_the_same_again_changes_nothing_whatever_the_key(
     write_table(catalog, TABLE, request, TableOptions(key=("id",)))
     again = write_table(catalog, TABLE, request, TableOptions(key=("id",)))
     assert (again.inserted, again.unchanged, again.committed) == (0, 2, False)
+
+
+def test_a_change_of_the_sign_of_zero_is_a_change(catalog: Catalog) -> None:
+    options = TableOptions(key=("id",))
+    nan, old, new = float("nan"), 0.0, -0.0
+    for value, changed in ((old, 0), (new, 1), (new, 0)):
+        frame = pl.DataFrame({"id": [1, 2], "x": [value, nan]})
+        done = write_table(catalog, TABLE, WriteRequest(rows=frame, mode="merge"), options)
+        assert done.updated == changed
+    (sign, _) = (math.copysign(1, x) for x in rows(catalog).sort("id")["x"])
+    assert sign == -1
 
 
 def test_rows_without_a_partition_value_stay_when_another_is_replaced(catalog: Catalog) -> None:

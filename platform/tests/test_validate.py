@@ -143,12 +143,17 @@ def test_a_webserver_that_is_about_to_start_is_waited_for(webserver: list[str]) 
     assert not webserver[2:]
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "storage: {postgres: {postgres_url: 'postgresql://a:b@127.0.0.1:1/c'}}",
+        "compute_logs: {module: dagster_not_there, class: S3ComputeLogManager}",
+    ],
+)
 def test_an_instance_that_cannot_be_used_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: str
 ) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    (tmp_path / "dagster.yaml").write_text(
-        "storage: {postgres: {postgres_url: 'postgresql://a:b@127.0.0.1:1/c'}}"
-    )
+    (tmp_path / "dagster.yaml").write_text(settings)
     (problem,) = instance_problems()
     assert problem.startswith("the platform's instance cannot be used: ")

@@ -62,7 +62,7 @@ def test_a_location_is_live_within_seconds_of_its_pod_and_gone_with_its_service(
     before = start_times(namespace)
     with probing(ui, namespace.name, "alpha", job="") as probe:
         toy.deploy("v1")
-        wait_until(lambda: seen(ui, "alpha", "v1"), 60, "alpha in the UI", pause=0.1)
+        wait_until(lambda: probe.shows("alpha_v1"), 60, "alpha in the UI", pause=0.1)
     seconds = probe.first(probe.loaded, "alpha_v1") - probe.first(probe.ready, "alpha-")
     figure(f"a new location is visible {seconds:.1f} s after its pod is ready")
     assert seconds < 3
@@ -104,7 +104,7 @@ def test_no_query_finds_a_location_unloaded_while_it_is_upgraded(
     old = {pod["metadata"]["name"] for pod in namespace.get("pod", "deployment=alpha")}
     with probing(ui, namespace.name, "alpha", "work_job") as probe:
         toy.deploy("v2", "--wait")
-        wait_until(lambda: seen(ui, "alpha", "v2"), 30, "version v2 in the UI", pause=0.1)
+        wait_until(lambda: probe.shows("alpha_v2"), 30, "version v2 in the UI", pause=0.1)
         # Until the old server is gone, which leaves the Service at once and answers a bit longer.
         time.sleep(8)
     ready = next(a.at for a in probe.ready if set(a.text.split()) - old)

@@ -44,7 +44,7 @@ def test_a_location_is_onboarded_from_a_scaffold_and_removed(
     names = (f"LOCATION={NAME}", "TAG=first", "ENVIRONMENT=demo", f"NAMESPACE={namespace.name}")
     with probing(ui, namespace.name, NAME, job="") as probe:
         run("make", "deploy", *names, cwd=checkout)
-        wait_until(lambda: f"{NAME}_email_domains" in ui.assets(NAME), 30, f"{NAME} in the UI")
+        wait_until(lambda: probe.shows(f"{NAME}_email_domains"), 30, f"{NAME} in the UI")
     seconds = probe.first(probe.loaded, f"{NAME}_email_domains") - probe.first(probe.ready, NAME)
     figure(f"a location from the scaffold is visible {seconds:.1f} s after its pod is ready")
     done = ui.wait_for_end(ui.launch(NAME, f"{NAME}_job"), 180)

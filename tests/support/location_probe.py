@@ -57,6 +57,10 @@ class Probe:
         """When a text was first in an answer."""
         return next(answer.at for answer in answers if text in answer.text)
 
+    def shows(self, text: str) -> bool:
+        """Whether the location's assets had a text in an answer."""
+        return any(text in answer.text for answer in self.loaded)
+
     def seconds_out(self, answers: Sequence[Answer]) -> float:
         """From the first to the last of some answers."""
         return answers[-1].at - answers[0].at if answers else 0

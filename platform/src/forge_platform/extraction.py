@@ -6,8 +6,9 @@ is skipped. A row can only be skipped when it is committed after a run read, wit
 before that run's watermark. Its time stamp is at or after the start of its transaction (that is
 what ``now()`` gives), so the new watermark is never later than the start of the oldest
 transaction that is open when reading begins, nor than the present: both are asked for before
-the rows are. Whoever writes other time stamps (a clock that is behind, an application that
-takes the time before it begins its transaction) has the overlap as a margin.
+the rows are. While a transaction is prepared, whose start is not known, the watermark stays.
+Whoever writes other time stamps (a clock that is behind, an application that takes the time
+before it begins its transaction) has the overlap as a margin.
 """
 
 import json
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from forge_platform.resources.database import DatabaseResource
 
 _LARGE_PAGES = 2_000  # of 8 KiB; below, another connection costs more than it gains
-_BATCH_BYTES = 32 * 1024 * 1024
+_BATCH_BYTES = 8 * 1024 * 1024
 _LEAST_BATCH_ROWS = 2_048
 _MOMENTS = {"timestamp with time zone", "timestamp without time zone"}
 
@@ -173,18 +174,22 @@ def extract(
         SourceUnavailable: the source is away, busy, or took too long; also while reading.
         AuthenticationFailed: it refuses the user.
     """
+    from forge_platform.postgres.source import pages_query
+
     found = database.columns(source.schema, source.table)
     source = expected_source(database, source, found)
     known = json.loads(position.window) if position.window else {}
     reading = _range(source, config, position.watermark, known)
-    settled, complete = _settled(database, source)
-    watermark = reading.new_watermark(settled)
+    settled, complete, prepared = _settled(database, source)
+    # A prepared transaction was open at the last run, or has begun since: either way its rows are
+    # not before that run's watermark.
+    watermark = reading.new_watermark(None if prepared and reading.watermark else settled)
     notes = {
         "source": source.name,
         "extraction": reading.mode,
         "read_from": reading.start.isoformat() if reading.start else "the beginning",
         "watermark": watermark.isoformat() if watermark else "none",
-        **_notes(source, found, sees_transactions=complete),
+        **_notes(source, found, sees_transactions=complete, prepared=prepared),
     }
     replaces = reading.start is None and source.versions == "newest"
     with database.snapshot() as snapshot:
@@ -198,9 +203,11 @@ def extract(
                 continues=position.snapshot_id,
                 metadata=notes,
             )
-        queries = _queries(snapshot, source, reading, database.stream_connections)
+        [(pages,)] = snapshot.rows(pages_query(source))
+        queries = _queries(snapshot, source, reading, pages, database.stream_connections)
         # Many rows are merged in several commits, so a value that is refused must be found first.
-        rows = snapshot.stream(queries, _batch_rows(snapshot, source), verified=not replaces)
+        batch_rows = _batch_rows(snapshot, source, pages)
+        rows = snapshot.stream(queries, batch_rows, verified=not replaces)
     kept = {} if reading.leaves_gap else window.now
     return TableWrite(
         rows=rows,
@@ -278,14 +285,19 @@ def _moment(text: str, what: str) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
-def _settled(database: "DatabaseResource", source: SourceTable) -> tuple[datetime | None, bool]:
-    """Up to where the table is complete for what is read after this, and whether that is sure."""
+def _settled(
+    database: "DatabaseResource", source: SourceTable
+) -> tuple[datetime | None, bool, bool]:
+    """Up to where the table is complete for what is read after this.
+
+    Also whether open transactions were visible, and whether one is prepared.
+    """
     from forge_platform.postgres.source import position_query
 
     with database.connect() as connection, connection.cursor() as cursor:
         cursor.execute(position_query(source))
-        [(settled, sees_transactions)] = cursor.fetchall()
-    return settled, sees_transactions
+        [(settled, sees_transactions, prepared)] = cursor.fetchall()
+    return settled, sees_transactions, prepared
 
 
 @dataclass(frozen=True)
@@ -328,25 +340,30 @@ def _columns_read(source: SourceTable, reading: _Range, known: Mapping[str, Any]
 
 
 def _queries(
-    snapshot: "Snapshot", source: SourceTable, reading: _Range, connections: int
+    snapshot: "Snapshot",
+    source: SourceTable,
+    reading: _Range,
+    pages: int | None,
+    connections: int,
 ) -> "Sequence[Composable]":
     """One query, or one for each part of a large table that is read as it lies on disk."""
-    from forge_platform.postgres.source import key_query, pages_query, part_queries, rows_query
+    from forge_platform.postgres.source import key_query, part_queries, rows_query
 
     unique = not source.key or bool(snapshot.rows(key_query(source)))
     if reading.start is not None or (source.versions == "newest" and not unique):
         return [rows_query(source, reading.start, unique=unique)]
-    [(pages,)] = snapshot.rows(pages_query(source))
     parts = connections if (pages or 0) > _LARGE_PAGES else 1
     return part_queries(source, pages or 0, parts)
 
 
-def _batch_rows(snapshot: "Snapshot", source: SourceTable) -> int:
+def _batch_rows(snapshot: "Snapshot", source: SourceTable, pages: int | None) -> int:
     """Rows that are read at a time: fewer, where they are wide."""
     from forge_platform.postgres.source import width_query
     from forge_platform.postgres.stream import BATCH_ROWS
 
-    [(width,)] = snapshot.rows(width_query(source))
+    if pages is None:
+        return BATCH_ROWS
+    [(width,)] = snapshot.rows(width_query(source, pages))
     return max(_LEAST_BATCH_ROWS, min(BATCH_ROWS, _BATCH_BYTES // width)) if width else BATCH_ROWS
 
 
@@ -376,7 +393,7 @@ def _widened(source: SourceTable, found: Mapping[str, str]) -> Iterator[str]:
 
 
 def _notes(
-    source: SourceTable, found: Mapping[str, str], *, sees_transactions: bool
+    source: SourceTable, found: Mapping[str, str], *, sees_transactions: bool, prepared: bool
 ) -> Mapping[str, Any]:
     """What somebody should know about this run, in the log and for the metadata."""
     notes: dict[str, Any] = {}
@@ -389,6 +406,11 @@ def _notes(
             f"Rows committed more than {source.overlap} after their time stamp can be missed: "
             "open transactions are not visible. Grant pg_read_all_stats; on a replica there is "
             "only the overlap."
+        )
+    if prepared:
+        notes["prepared_transactions"] = (
+            "The position does not move on while a transaction of the source is prepared, since it "
+            "is not known when it began: end it, see pg_prepared_xacts."
         )
     for name, note in notes.items():
         dg.get_dagster_logger().warning("%s %s: %s", source.name, name, note)

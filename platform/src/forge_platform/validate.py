@@ -161,6 +161,7 @@ def instance_problems() -> list[str]:
         with dg.DagsterInstance.get() as instance:
             instance.get_run_records(limit=1)
             instance.all_asset_keys()
+            _ = instance.compute_log_manager  # made when it is first asked for
     except Exception as error:  # noqa: BLE001 - storage and compute log classes fail as they like
         return [f"the platform's instance cannot be used: {type(error).__name__}: {error}"]
     return []

@@ -60,7 +60,7 @@ ORDER_VERSIONS = SourceTable("public", "orders", columns=ORDERS.columns, version
     description=RAW_CUSTOMERS.description,
     kinds={"postgres", "iceberg"},
     metadata={
-        **table_options(mode="merge", key=RAW_CUSTOMERS.key, order_by="updated_at"),
+        **table_options(mode="merge", key=RAW_CUSTOMERS.key),
         **source_metadata(CUSTOMERS),
     },
     retry_policy=RETRY_TRANSIENT,
@@ -76,7 +76,7 @@ def raw_customers(
     description=RAW_ORDERS.description,
     kinds={"postgres", "iceberg"},
     metadata={
-        **table_options(mode="merge", key=RAW_ORDERS.key, order_by="updated_at"),
+        **table_options(mode="merge", key=RAW_ORDERS.key),
         **source_metadata(ORDERS),
     },
     retry_policy=RETRY_TRANSIENT,

@@ -125,7 +125,7 @@ class Lookup:
             old = pl.DataFrame(pl.from_arrow(group))[here.get_column(ROW) - position]
             new = self._incoming[here.get_column(NEW)].select(pl.all().name.prefix(NEW))
             both = pl.concat([old, new], how="horizontal")
-            test = pl.all_horizontal(pl.col(name).eq_missing(pl.col(NEW + name)) for name in names)
+            test = pl.all_horizontal(map(_is_same, names, self._incoming.dtypes))
             equal.append(here.filter(both.select(test).to_series()))
         return pl.concat(equal)
 
@@ -136,6 +136,14 @@ class Lookup:
         inside = existing.filter(self._scope.predicate(existing.schema))
         outdated = inside.join(self._keys, on=self._key, how="anti").get_column(ROW)
         return pl.concat([asked, outdated]).unique()
+
+
+def _is_same(name: str, kind: pl.DataType) -> pl.Expr:
+    old, new = pl.col(name), pl.col(NEW + name)
+    if not kind.is_float():
+        return old.eq_missing(new)
+    # 0.0 equals -0.0, and only their reciprocals differ.
+    return old.eq_missing(new) & (1 / old).eq_missing(1 / new)
 
 
 def with_one_place_each(found: Sequence[Matches]) -> Sequence[Matches]:

@@ -23,7 +23,12 @@ _SETTLED = sql.SQL("""
         UNION ALL SELECT prepared FROM pg_prepared_xacts WHERE database = current_database()
     ) AS open)) END
 """).format(stream=sql.Literal(STREAM_NAME))
+_PREPARED = "EXISTS (SELECT FROM pg_prepared_xacts WHERE database = current_database())"
 _SEES_TRANSACTIONS = "NOT pg_is_in_recovery() AND pg_has_role('pg_read_all_stats', 'USAGE')"
+
+
+_SAMPLED_PAGES = 8
+_SAMPLED_ROWS = 1_000
 
 
 def relation(source: SourceTable) -> sql.Composable:
@@ -34,13 +39,16 @@ def relation(source: SourceTable) -> sql.Composable:
 def position_query(source: SourceTable) -> sql.Composable:
     """One row: the settled position, and whether other users' transactions were visible.
 
+    The third value says whether a transaction is prepared: when it began, PostgreSQL does not tell,
+    only when it was prepared, and the position is that of one which began then.
+
     Up to the settled position the table is complete for every statement that follows: it is
     the newest watermark-column value, but neither beyond the start of the oldest transaction
     that is open, which may still commit rows with that time stamp, nor beyond the present.
     NULL for an empty table.
     """
-    return sql.SQL("SELECT {}, {} FROM {}").format(
-        _SETTLED, sql.SQL(_SEES_TRANSACTIONS), _newest(source)
+    return sql.SQL("SELECT {}, {}, {} FROM {}").format(
+        _SETTLED, sql.SQL(_SEES_TRANSACTIONS), sql.SQL(_PREPARED), _newest(source)
     )
 
 
@@ -115,11 +123,29 @@ def pages_query(source: SourceTable) -> sql.Composable:
     ).format(_stored_parts(source))
 
 
-def width_query(source: SourceTable) -> sql.Composable:
-    """One row: bytes of a row on disk, as of the last ANALYZE; NULL where that is not known."""
+def width_query(source: SourceTable, pages: int) -> sql.Composable:
+    """One row: mean bytes of a row as text, of a sample; NULL where the sample has none.
+
+    What is on disk tells little: large values are compressed there.
+
+    Args:
+        source: the table; neither a view nor a foreign table, which cannot be sampled.
+        pages: that its rows lie on.
+    """
+    width = sql.SQL(" + ").join(
+        sql.SQL("coalesce(octet_length({}::text), 0)").format(sql.Identifier(name))
+        for name in source.columns
+    )
+    percent = min(100.0, 100.0 * _SAMPLED_PAGES / max(pages, 1))
     return sql.SQL(
-        "SELECT (sum(pg_table_size(oid)) / nullif(sum(greatest(reltuples, 0)), 0))::bigint FROM {}"
-    ).format(_stored_parts(source))
+        "SELECT avg({})::bigint FROM (SELECT {} FROM {} TABLESAMPLE SYSTEM ({}) LIMIT {}) AS sample"
+    ).format(
+        width,
+        _names(tuple(source.columns)),
+        relation(source),
+        sql.Literal(percent),
+        sql.Literal(_SAMPLED_ROWS),
+    )
 
 
 def _stored_parts(source: SourceTable) -> sql.Composable:

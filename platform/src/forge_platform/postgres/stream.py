@@ -20,7 +20,12 @@ import psycopg2
 import pyarrow as pa
 from psycopg2 import extensions, sql
 
-from forge_platform.errors import ConfigurationError, ForgeError, SourceUnavailable
+from forge_platform.errors import (
+    ConfigurationError,
+    ForgeError,
+    SourceSchemaError,
+    SourceUnavailable,
+)
 from forge_platform.postgres.columns import ResultColumn
 from forge_platform.postgres.failures import failure, inexact, unavailable
 
@@ -40,6 +45,7 @@ _NAMED = f"SET LOCAL application_name = '{STREAM_NAME}'"
 _EXTENSION_PACKAGE = "duckdb_extension_postgres_scanner"
 _QUERY = "SELECT * FROM postgres_query('source', {})"
 _DATA_ERRORS = ("Invalid Input Error", "Conversion Error")
+_TOO_LARGE = "maximum total string size"
 BATCH_ROWS = 65_536
 _AHEAD = 1
 _WAIT_SECONDS = 0.1
@@ -395,6 +401,11 @@ def _extension() -> Path:
 
 def _failure(said: str, database: DatabaseResource) -> ForgeError:
     line = said.partition("\n\n")[0].strip()
+    if _TOO_LARGE in line:
+        return SourceSchemaError(
+            f"{database.address} has rows of which 2,048, that are read at a time, take more than "
+            "2 GiB in one column: leave the column out, or keep such values in files."
+        )
     if line.startswith(_DATA_ERRORS):
         return inexact(None, line, database)
     return unavailable(" ".join(line.split()), database)
