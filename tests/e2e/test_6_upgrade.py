@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -60,20 +60,28 @@ def install(charts: Path, installation: Installation, namespace: Namespace) -> N
     )
 
 
+def serving(namespace: Namespace, location: str) -> Sequence[object]:
+    """The code server's processes: which, and since when."""
+    pods = namespace.get("pod", f"component=user-deployments,deployment={location}")
+    return [pod["status"]["containerStatuses"][0]["state"] for pod in pods]
+
+
 def test_an_upgrade_keeps_what_runs(
     installation: Installation, previous: Path, other: Namespace
 ) -> None:
     install(previous / "helm", installation, other)
     toy = ToyLocation("toy", other, installation.platform_image, installation.images)
     toy.build("v1")
-    toy.deploy("v1", "--wait")
+    toy.deploy("v1", "--wait", chart=previous / "helm/code-location")
     with other.forward("service/forge-dagster-webserver", 3000) as url:
         ui = Dagster(url)
         wait_until(lambda: ui.assets("toy"), 60, "toy in the UI")
         run_id = ui.launch("toy", "work_job", work(seconds=40))
         wait_until(lambda: ui.run(run_id).status == "STARTED", 60, "the run's start")
+    served = serving(other, "toy")
     install(ROOT / "helm", installation, other)
-    toy.deploy("v1", "--wait")
+    assert serving(other, "toy") == served
+    toy.deploy("v1", "--wait", validation={"enabled": True})
     with other.forward("service/forge-dagster-webserver", 3000) as url:
         ui = Dagster(url)
         wait_until(lambda: ui.assets("toy") == {"toy_v1"}, 60, "toy in the UI")

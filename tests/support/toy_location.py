@@ -96,9 +96,9 @@ class ToyLocation:
         """Its image, without a tag."""
         return f"{self.registry}/toys/{self.location}"
 
-    def deploy(self, version: str, *options: str, **values: Any) -> None:
+    def deploy(self, version: str, *options: str, chart: Path = CHART, **values: Any) -> None:
         """Installs or upgrades its release."""
-        chart_values = yaml.safe_load((CHART / "values.yaml").read_text())
+        chart_values = yaml.safe_load((chart / "values.yaml").read_text())
         own = {
             "location": self.location,
             "image": {"repository": self.repository, "tag": version},
@@ -106,7 +106,7 @@ class ToyLocation:
             "validation": {"enabled": False},
         }
         run(
-            *("helm", "upgrade", "--install", self.location, str(CHART)),
+            *("helm", "upgrade", "--install", self.location, str(chart)),
             *("--namespace", self.namespace.name, "--values", "-", *options),
             text=render(release_values([chart_values, merge(own, values)])),
         )
