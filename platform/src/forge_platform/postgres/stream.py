@@ -356,6 +356,8 @@ def _engine(database: DatabaseResource) -> duckdb.DuckDBPyConnection:
     )
     engine.load_extension(str(_extension()))
     engine.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+    # What it keeps ready is counted without the texts: of wide rows that would be gigabytes.
+    engine.execute("SET streaming_buffer_size = '64KB'")
     engine.execute(
         f"CREATE SECRET source (TYPE postgres, HOST {_quoted(database.host)}, "
         f"PORT {_quoted(str(database.port))}, USER {_quoted(database.user)}, "
