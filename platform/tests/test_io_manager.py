@@ -1,6 +1,7 @@
 """The IO manager through real materialisations: types in and out, modes, partitions, metadata."""
 
 import datetime as dt
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import dagster as dg
 import polars as pl
 import pyarrow as pa
 import pytest
+from catalogs import FILES, REST, S3, iceberg_at
 from dagster._core.test_utils import create_run_for_test
 from polars.testing import assert_frame_equal
 
@@ -26,11 +28,15 @@ from forge_platform import (
 ROWS = pl.DataFrame({"id": [1, 2, 3], "name": ["a", None, "c"]})
 
 
-@pytest.fixture
-def iceberg(tmp_path: Path) -> IcebergResource:
-    return IcebergResource(
-        catalog_uri=f"sqlite:///{tmp_path}/catalog.db", warehouse_path=f"file://{tmp_path}/tables"
-    )
+@pytest.fixture(params=[FILES, S3, REST])
+def iceberg(request: pytest.FixtureRequest, tmp_path: Path) -> IcebergResource:
+    return iceberg_at(request.param, request, tmp_path)
+
+
+@pytest.fixture(params=[FILES, S3])
+def with_history(request: pytest.FixtureRequest, tmp_path: Path) -> IcebergResource:
+    """Where the earlier snapshots of a table are shown."""
+    return iceberg_at(request.param, request, tmp_path)
 
 
 def resources(iceberg: IcebergResource, write_mode: str | None = None) -> dict[str, Any]:
@@ -51,13 +57,13 @@ def metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "frame",
-    [ROWS, ROWS.lazy(), ROWS.to_arrow(), ROWS.to_arrow().to_reader()],
+    [lambda: ROWS, ROWS.lazy, ROWS.to_arrow, lambda: ROWS.to_arrow().to_reader()],
     ids=["DataFrame", "LazyFrame", "Table", "RecordBatchReader"],
 )
-def test_every_frame_type_is_written(iceberg: IcebergResource, frame: Any) -> None:
+def test_every_frame_type_is_written(iceberg: IcebergResource, frame: Callable[[], Any]) -> None:
     @dg.asset(metadata=table_options(mode="merge", key=("id",)))
     def things() -> Any:
-        return frame
+        return frame()
 
     run([things], resources(iceberg))
     assert_frame_equal(iceberg.view("space.things").read(), ROWS, check_row_order=False)
@@ -96,7 +102,7 @@ def test_every_frame_type_is_read(iceberg: IcebergResource) -> None:
         assert_frame_equal(frame, ROWS, check_row_order=False)
 
 
-def test_runs_that_overlap_say_so(iceberg: IcebergResource) -> None:
+def test_runs_that_overlap_say_so(with_history: IcebergResource) -> None:
     """A run of the same asset commits while this one is between reading and writing."""
     others: list[str] = []
     marks = iter("12345")
@@ -113,13 +119,13 @@ def test_runs_that_overlap_say_so(iceberg: IcebergResource) -> None:
     @dg.asset(name="things", metadata=merged)
     def overlapped(iceberg: IcebergResource) -> TableWrite:
         mine = write(iceberg)
-        others.extend(run([alone], resources(iceberg)).run_id for _ in range(2))
+        others.extend(run([alone], resources(with_history)).run_id for _ in range(2))
         return mine
 
-    assert "overlapping_runs" not in metadata(run([alone], resources(iceberg)), "things")
-    found = metadata(run([overlapped], resources(iceberg)), "things")
+    assert "overlapping_runs" not in metadata(run([alone], resources(with_history)), "things")
+    found = metadata(run([overlapped], resources(with_history)), "things")
     assert found["overlapping_runs"] == ", ".join(reversed(others))
-    assert "overlapping_runs" not in metadata(run([alone], resources(iceberg)), "things")
+    assert "overlapping_runs" not in metadata(run([alone], resources(with_history)), "things")
 
 
 def test_metadata_describes_the_table_and_the_write(iceberg: IcebergResource) -> None:
@@ -255,7 +261,7 @@ def test_a_failure_names_what_is_wrong_and_is_not_retried(iceberg: IcebergResour
     assert len(attempts) == 1
 
 
-def test_derived_table_follows_only_the_changes(iceberg: IcebergResource) -> None:
+def test_derived_table_follows_only_the_changes(with_history: IcebergResource) -> None:
     source = {"rows": ROWS}
     read: list[list[int]] = []
 
@@ -272,7 +278,7 @@ def test_derived_table_follows_only_the_changes(iceberg: IcebergResource) -> Non
         read.append(sorted(rows["id"]))
         return work.write(rows.filter(pl.col("name").is_not_null()))
 
-    everything = resources(iceberg)
+    everything = resources(with_history)
     run([base, derived], everything)
     source["rows"] = pl.DataFrame({"id": [1, 4], "name": [None, "d"]})
     run([base, derived], everything)
@@ -280,10 +286,10 @@ def test_derived_table_follows_only_the_changes(iceberg: IcebergResource) -> Non
     full = dg.RunConfig({"derived": {"config": {"mode": "FULL"}}})
     run([base, derived], everything, run_config=full)
     assert read == [[1, 2, 3], [1, 4], [], [1, 2, 4]]
-    assert sorted(iceberg.view("space.derived").read()["id"]) == [4]
+    assert sorted(with_history.view("space.derived").read()["id"]) == [4]
 
 
-def test_a_run_can_be_repeated_on_the_snapshots_that_it_read(iceberg: IcebergResource) -> None:
+def test_a_run_can_be_repeated_on_the_snapshots_that_it_read(with_history: IcebergResource) -> None:
     rows = ROWS
     seen: list[int] = []
 
@@ -295,7 +301,7 @@ def test_a_run_can_be_repeated_on_the_snapshots_that_it_read(iceberg: IcebergRes
     def reader(base: TableView) -> None:
         seen.append(base.read().height)
 
-    everything = resources(iceberg)
+    everything = resources(with_history)
     first = run([base, reader], everything)
     loaded = metadata(first, "base")["snapshot_id"]
     rows = ROWS.head(1)
@@ -309,7 +315,7 @@ def test_a_run_can_be_repeated_on_the_snapshots_that_it_read(iceberg: IcebergRes
             run([base, reader], everything, selection=[reader], tags=tags)
 
 
-def test_all_steps_of_a_run_read_a_table_at_one_snapshot(iceberg: IcebergResource) -> None:
+def test_all_steps_of_a_run_read_a_table_at_one_snapshot(with_history: IcebergResource) -> None:
     seen: list[tuple[int, str]] = []
 
     @dg.asset(metadata=table_options(mode="overwrite", key=("id",)))
@@ -322,7 +328,7 @@ def test_all_steps_of_a_run_read_a_table_at_one_snapshot(iceberg: IcebergResourc
 
     def look(context: dg.AssetExecutionContext, base: TableView) -> None:
         seen.append((base.read().height, context.asset_key.to_user_string()))
-        run([other_base], resources(iceberg))
+        run([other_base], resources(with_history))
 
     @dg.asset
     def first(context: dg.AssetExecutionContext, base: TableView) -> None:
@@ -332,7 +338,7 @@ def test_all_steps_of_a_run_read_a_table_at_one_snapshot(iceberg: IcebergResourc
     def second(context: dg.AssetExecutionContext, base: TableView) -> None:
         look(context, base)
 
-    everything = resources(iceberg)
+    everything = resources(with_history)
     run([base, first, second], everything)
     assert seen == [(3, "first"), (3, "second")]
     run([base, first, second], everything, selection=[first, second])

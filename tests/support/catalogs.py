@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
+from pyiceberg.catalog import Catalog
 
 from forge_platform.iceberg.catalog import open_catalog
+from forge_platform.resources.iceberg import IcebergResource
 
 if TYPE_CHECKING:
     from nessie import Nessie
-    from pyiceberg.catalog import Catalog
 
     from forge_platform.testing import ConnectionParameters
 
@@ -32,6 +33,23 @@ def catalog_at(place: str, request: pytest.FixtureRequest, folder: Path) -> Cata
         bucket: str = request.getfixturevalue("s3_bucket")
         return open_catalog(uri, f"{bucket}/tables", {})
     return local_catalog(folder)
+
+
+_GIVEN: dict[str, Catalog] = {}
+
+
+class GivenIceberg(IcebergResource):
+    """Tables of a catalog that is open: Dagster makes resources anew for each run."""
+
+    def catalog(self) -> Catalog:
+        """The catalog that the warehouse stands for."""
+        return _GIVEN[self.warehouse_path]
+
+
+def iceberg_at(place: str, request: pytest.FixtureRequest, folder: Path) -> IcebergResource:
+    """The same as a resource."""
+    _GIVEN[str(folder)] = catalog_at(place, request, folder)
+    return GivenIceberg(catalog_uri=place, warehouse_path=str(folder))
 
 
 def postgresql_uri(database: ConnectionParameters) -> str:
