@@ -130,7 +130,7 @@ def empty() -> Iterator[Namespace]:
 def test_the_api_server_accepts_every_object_strictly(
     empty: Namespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tags = "dagster.dagsterWebserver.image.tag=1,dagster.dagsterDaemon.image.tag=1"
+    tags = "dagster.dagsterWebserver.image.tag=v1,dagster.dagsterDaemon.image.tag=v1"
     every = "dagster.dagsterWebserver.enableReadOnly=true,dagster.ingress.enabled=true"
     values = ("--values", "helm/platform/values-dev.yaml", "--set", f"{tags},{every}")
     platform = template("helm/platform", *values)
