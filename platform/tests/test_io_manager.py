@@ -28,7 +28,7 @@ from forge_platform import (
 ROWS = pl.DataFrame({"id": [1, 2, 3], "name": ["a", None, "c"]})
 
 
-@pytest.fixture(params=[FILES, S3, REST])
+@pytest.fixture(params=[FILES, REST])
 def iceberg(request: pytest.FixtureRequest, tmp_path: Path) -> IcebergResource:
     return iceberg_at(request.param, request, tmp_path)
 

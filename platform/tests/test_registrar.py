@@ -73,7 +73,8 @@ def shown(tmp_path: Path) -> Iterator[Webserver]:
 
 
 @pytest.fixture
-def registrar(shown: Webserver, namespace: Namespace) -> Registrar:
+def registrar(shown: Webserver, namespace: Namespace, monkeypatch: pytest.MonkeyPatch) -> Registrar:
+    monkeypatch.setattr("forge_platform.registrar.registrar.AGAIN", (0.0, 0.5, 1.0))
     return Registrar(namespace, int(shown.url.rpartition(":")[2]))
 
 

@@ -144,6 +144,14 @@ def test_a_watermark_is_moved_and_the_next_run_obeys(platform: Platform) -> None
     assert printed("watermark", "show", "raw_orders")["watermark"] == before
 
 
+def test_rates_are_read_from_a_watermark_that_was_reset_and_set(platform: Platform) -> None:
+    before = printed("watermark", "show", "exchange_rates")["watermark"]
+    printed("watermark", "reset", "exchange_rates", "--yes")
+    printed("watermark", "set", "exchange_rates", "2024-03-05", "--yes")
+    platform.run("ingestion", asset_selection=[dg.AssetKey("exchange_rates")])
+    assert printed("watermark", "show", "exchange_rates")["watermark"] == before
+
+
 def test_a_watermark_is_not_moved_without_a_yes(platform: Platform) -> None:
     before = platform.iceberg.view(ORDERS).snapshot_id
     forge("watermark", "reset", "raw_orders", typed="n\n", code=1)

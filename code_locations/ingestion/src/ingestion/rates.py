@@ -41,7 +41,7 @@ def exchange_rates(
     seen = iceberg.watermark(EXCHANGE_RATES.identifier)
     start = FIRST_DAY
     if seen is not None and config.mode is RunMode.INCREMENTAL:
-        start = max(FIRST_DAY, dt.date.fromisoformat(seen) - CORRECTED_FOR)
+        start = max(FIRST_DAY, dt.datetime.fromisoformat(seen).date() - CORRECTED_FOR)
     end = dt.datetime.now(dt.UTC).date()
     context.log.info(event("rates", start=start, end=end))
     params = {"start": start.isoformat(), "end": end.isoformat()}
@@ -53,4 +53,6 @@ def exchange_rates(
             f"written. The first: {problems[0]}. Ask the API's publisher to correct them."
         )
     newest = rates["date"].max()
-    return TableWrite(rows=rates, watermark=str(newest) if newest else seen)
+    return TableWrite(
+        rows=rates, watermark=str(newest) if newest else seen, is_part=start > FIRST_DAY
+    )

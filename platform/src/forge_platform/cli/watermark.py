@@ -105,9 +105,9 @@ def _like(current: str | None, value: str, name: str) -> str:
 
 def _past_moment(value: str) -> dt.datetime:
     moment = _moment(value)
-    if moment is None:
+    if moment is None or moment.year == dt.MINYEAR:  # an overlap before it there must be a moment
         raise ConfigurationError(
-            f"{value!r} is no time stamp of the years 1 to 9999 in UTC: use ISO 8601, such as "
+            f"{value!r} is no time stamp of the years 2 to 9999 in UTC: use ISO 8601, such as "
             "2024-01-31T12:00:00Z."
         )
     if moment > dt.datetime.now(dt.UTC) + _CLOCKS_DIFFER:
