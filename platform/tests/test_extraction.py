@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,7 +26,7 @@ from forge_platform.errors import (
     SourceUnavailable,
 )
 from forge_platform.extraction import ExtractConfig, Recent, SourceTable, extract
-from forge_platform.postgres.source import edge_query, pages_query, position_query, rows_query
+from forge_platform.postgres.source import edge_query, position_query, rows_query
 from forge_platform.postgres.type_names import full_name
 from forge_platform.resources.database import DatabaseResource
 from forge_platform.sensors.new_data import CHANGED_TABLES, new_data_sensor
@@ -674,11 +675,13 @@ INSERT INTO customers SELECT g, '', repeat('x', 400), '2024-01-01' FROM generate
 """
 
 
-def parts(database: DatabaseResource, source: SourceTable) -> Sequence[sql.Composable]:
+def parts(
+    database: DatabaseResource, source: SourceTable, config: ExtractConfig = FULL
+) -> Sequence[sql.Composable]:
     with database.snapshot() as snapshot:
-        everything = extraction._range(source, FULL, None, {})
-        [(pages,)] = snapshot.rows(pages_query(source))
-        return extraction._queries(snapshot, source, everything, pages, 3)
+        reading = extraction._range(source, config, None, {})
+        layout = extraction._layout(snapshot, source)
+        return list(chain(*extraction._queries(snapshot, source, reading, layout, 3)))
 
 
 def test_a_large_table_is_read_in_parts_that_hold_every_row_once(
@@ -691,6 +694,27 @@ def test_a_large_table_is_read_in_parts_that_hold_every_row_once(
     assert all(len(numbers) > 10_000 for numbers in each)
     assert {number for numbers in each for number in numbers} == set(range(1, 60_001))
     assert sum(map(len, each)) == 60_000
+
+
+@pytest.mark.parametrize("kind", ["", "PARTITION BY HASH (customer_id)"])
+def test_wide_rows_are_read_in_pieces_that_hold_every_row_once(
+    database: DatabaseResource, monkeypatch: Any, kind: str
+) -> None:
+    monkeypatch.setattr(extraction, "_PIECE_BYTES", 256 * 1024)
+    execute(database, f"CREATE TABLE wide (LIKE customers) {kind}")
+    if kind:
+        for rest in (0, 1):
+            statement = "CREATE TABLE wide_{0} PARTITION OF wide FOR VALUES WITH {1}"
+            execute(database, statement.format(rest, f"(MODULUS 2, REMAINDER {rest})"))
+    execute(database, LARGE.replace("customers", "wide").replace("60000", "10000"))
+    execute(database, "UPDATE wide SET updated_at = '2024-02-01' WHERE customer_id % 3 = 0")
+    wide = replace(CUSTOMERS, table="wide")
+    assert len(parts(database, wide)) > 10
+    assert len(parts(database, wide, ExtractConfig(since="2024-01-15"))) > 10
+    assert len(parts(database, wide, ExtractConfig(since="2024-02-15"))) == 1
+    assert ids(extract(database, wide, FULL, at(None))) == list(range(1, 10_001))
+    recent = ExtractConfig(since="2024-01-15")
+    assert ids(extract(database, wide, recent, at(None))) == list(range(3, 10_001, 3))
 
 
 def test_all_connections_read_one_snapshot(database: DatabaseResource) -> None:

@@ -54,7 +54,7 @@ def execute(database: DatabaseResource, statement: str) -> None:
 
 
 def rows_of(snapshot: Snapshot, table: str) -> int:
-    reader = snapshot.stream([sql.SQL("SELECT * FROM {}").format(sql.Identifier(table))])
+    reader = snapshot.stream([[sql.SQL("SELECT * FROM {}").format(sql.Identifier(table))]])
     return sum(batch.num_rows for batch in reader)
 
 

@@ -15,6 +15,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
 _LARGE_PAGES = 2_000  # of 8 KiB; below, another connection costs more than it gains
 _BATCH_BYTES = 8 * 1024 * 1024
-_LEAST_BATCH_ROWS = 2_048
+_LEAST_BATCH_ROWS = 2_048  # that DuckDB reads at once
+_PIECE_BYTES = 16 * 1024 * 1024
 _MOMENTS = {"timestamp with time zone", "timestamp without time zone"}
 
 
@@ -174,8 +176,6 @@ def extract(
         SourceUnavailable: the source is away, busy, or took too long; also while reading.
         AuthenticationFailed: it refuses the user.
     """
-    from forge_platform.postgres.source import pages_query
-
     found = database.columns(source.schema, source.table)
     source = expected_source(database, source, found)
     known = json.loads(position.window) if position.window else {}
@@ -203,11 +203,10 @@ def extract(
                 continues=position.snapshot_id,
                 metadata=notes,
             )
-        [(pages,)] = snapshot.rows(pages_query(source))
-        queries = _queries(snapshot, source, reading, pages, database.stream_connections)
+        layout = _layout(snapshot, source)
+        queries = _queries(snapshot, source, reading, layout, database.stream_connections)
         # Many rows are merged in several commits, so a value that is refused must be found first.
-        batch_rows = _batch_rows(snapshot, source, pages)
-        rows = snapshot.stream(queries, batch_rows, verified=not replaces)
+        rows = snapshot.stream(queries, layout.batch_rows, verified=not replaces)
     kept = {} if reading.leaves_gap else window.now
     return TableWrite(
         rows=rows,
@@ -339,32 +338,77 @@ def _columns_read(source: SourceTable, reading: _Range, known: Mapping[str, Any]
     return known.get("columns", columns) if reading.mode == "since" else columns
 
 
+@dataclass(frozen=True)
+class _Layout:
+    """How the rows of a table lie.
+
+    Attributes:
+        pages: that they are on, of the largest partition; None where rows have no place: a view.
+        all_pages: those of all partitions.
+        width: mean bytes of a row, if that is known.
+        rows_on_page: mean rows on a page, if a range of pages can be read by itself.
+    """
+
+    pages: int | None
+    all_pages: int = 0
+    width: int | None = None
+    rows_on_page: int | None = None
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows that are read at a time: fewer, where they are wide."""
+        from forge_platform.postgres.stream import BATCH_ROWS
+
+        if not self.width:
+            return BATCH_ROWS
+        return max(_LEAST_BATCH_ROWS, min(BATCH_ROWS, _BATCH_BYTES // self.width))
+
+    @property
+    def pieces(self) -> int:
+        """Queries for all rows, where so many as DuckDB reads at once would be too much."""
+        if not self.pages or not self.width or not self.rows_on_page:
+            return 1
+        if self.width * _LEAST_BATCH_ROWS <= _PIECE_BYTES:
+            return 1
+        total = self.all_pages * self.rows_on_page * self.width
+        return max(1, min(self.pages, total // _PIECE_BYTES))
+
+
+def _layout(snapshot: "Snapshot", source: SourceTable) -> _Layout:
+    from forge_platform.postgres.source import pages_query, sample_query
+
+    [(pages, all_pages)] = snapshot.rows(pages_query(source))
+    if pages is None:
+        return _Layout(None)
+    [(width, rows_on_page)] = snapshot.rows(sample_query(source, all_pages))
+    return _Layout(pages, all_pages, width, rows_on_page)
+
+
 def _queries(
-    snapshot: "Snapshot",
-    source: SourceTable,
-    reading: _Range,
-    pages: int | None,
-    connections: int,
-) -> "Sequence[Composable]":
-    """One query, or one for each part of a large table that is read as it lies on disk."""
+    snapshot: "Snapshot", source: SourceTable, reading: _Range, layout: _Layout, connections: int
+) -> "Sequence[Sequence[Composable]]":
+    """The queries of each connection; a large table is read in parts, as it lies on disk."""
     from forge_platform.postgres.source import key_query, part_queries, rows_query
 
     unique = not source.key or bool(snapshot.rows(key_query(source)))
-    if reading.start is not None or (source.versions == "newest" and not unique):
-        return [rows_query(source, reading.start, unique=unique)]
-    parts = connections if (pages or 0) > _LARGE_PAGES else 1
-    return part_queries(source, pages or 0, parts)
+    if layout.pages is None or (source.versions == "newest" and not unique):
+        return [[rows_query(source, reading.start, unique=unique)]]
+    is_large = reading.start is None and layout.pages > _LARGE_PAGES
+    parts = connections if is_large else 1
+    count = max(parts, _pieces(snapshot, source, reading, layout))
+    queries = part_queries(source, reading.start, layout.pages, count)
+    edges = [count * part // parts for part in range(parts + 1)]
+    return [queries[first:beyond] for first, beyond in pairwise(edges)]
 
 
-def _batch_rows(snapshot: "Snapshot", source: SourceTable, pages: int | None) -> int:
-    """Rows that are read at a time: fewer, where they are wide."""
-    from forge_platform.postgres.source import width_query
-    from forge_platform.postgres.stream import BATCH_ROWS
+def _pieces(snapshot: "Snapshot", source: SourceTable, reading: _Range, layout: _Layout) -> int:
+    """How many queries wide rows need; one, where few of them are read."""
+    from forge_platform.postgres.source import count_query
 
-    if pages is None:
-        return BATCH_ROWS
-    [(width,)] = snapshot.rows(width_query(source, pages))
-    return max(_LEAST_BATCH_ROWS, min(BATCH_ROWS, _BATCH_BYTES // width)) if width else BATCH_ROWS
+    if layout.pieces == 1 or reading.start is None:
+        return layout.pieces
+    [(rows,)] = snapshot.rows(count_query(source, reading.start))
+    return 1 if rows * (layout.width or 0) <= _PIECE_BYTES else layout.pieces
 
 
 def _differences(source: SourceTable, found: Mapping[str, str]) -> Iterator[str]:

@@ -117,16 +117,18 @@ def key_query(source: SourceTable) -> sql.Composable:
 
 
 def pages_query(source: SourceTable) -> sql.Composable:
-    """One row: pages of the table, or of its largest partition; NULL where rows have no place."""
+    """One row: pages of its largest partition, and of all; NULL where rows have no place."""
     return sql.SQL(
-        "SELECT max(pg_relation_size(oid) / current_setting('block_size')::bigint) FROM {}"
+        "SELECT max(pages), sum(pages)::bigint FROM (SELECT "
+        "pg_relation_size(oid) / current_setting('block_size')::bigint AS pages FROM {}) AS parts"
     ).format(_stored_parts(source))
 
 
-def width_query(source: SourceTable, pages: int) -> sql.Composable:
-    """One row: mean bytes of a row as text, of a sample; NULL where the sample has none.
+def sample_query(source: SourceTable, pages: int) -> sql.Composable:
+    """One row: mean bytes of a row as text, and rows on a page; NULL where the sample is empty.
 
-    What is on disk tells little: large values are compressed there.
+    What is on disk tells little of the bytes: large values are compressed there. The rows on a
+    page are NULL before PostgreSQL 14, which reads the whole table for a range of pages.
 
     Args:
         source: the table; neither a view nor a foreign table, which cannot be sampled.
@@ -138,7 +140,9 @@ def width_query(source: SourceTable, pages: int) -> sql.Composable:
     )
     percent = min(100.0, 100.0 * _SAMPLED_PAGES / max(pages, 1))
     return sql.SQL(
-        "SELECT avg({})::bigint FROM (SELECT {} FROM {} TABLESAMPLE SYSTEM ({}) LIMIT {}) AS sample"
+        "SELECT avg({})::bigint, CASE WHEN current_setting('server_version_num')::int >= 140000 "
+        "THEN count(*) / nullif(count(DISTINCT (place::text::point)[0]), 0) END FROM "
+        "(SELECT ctid AS place, {} FROM {} TABLESAMPLE SYSTEM ({}) LIMIT {}) AS sample"
     ).format(
         width,
         _names(tuple(source.columns)),
@@ -156,44 +160,56 @@ def _stored_parts(source: SourceTable) -> sql.Composable:
     ).format(_regclass(source))
 
 
-def rows_query(source: SourceTable, start: datetime | None, *, unique: bool) -> sql.Composable:
+def rows_query(
+    source: SourceTable,
+    start: datetime | None,
+    *,
+    unique: bool,
+    pages: tuple[str | None, str | None] = (None, None),
+) -> sql.Composable:
     """The rows to read: all, or those from a moment on, and what is read with them.
 
     Args:
         source: the table.
         start: the moment; None reads all.
         unique: whether no two rows of the table have one key.
+        pages: places of the first row and of the first beyond; None is the table's end.
     """
     newest_only = source.versions == "newest" and not unique
+    conditions = [*_between(*pages), *([selected_since(source, start)] if start else [])]
+    where = sql.SQL(" WHERE {}").format(sql.SQL(" AND ").join(conditions))
     return sql.SQL("SELECT {distinct}{columns} FROM {relation}{where}{order}").format(
         distinct=_distinct_on(source) if newest_only else sql.SQL(""),
         columns=_names(tuple(source.columns)),
         relation=relation(source),
-        where=sql.SQL(" WHERE {}").format(selected_since(source, start)) if start else sql.SQL(""),
+        where=where if conditions else sql.SQL(""),
         order=_newest_first(source) if newest_only else sql.SQL(""),
     )
 
 
-def part_queries(source: SourceTable, pages: int, parts: int) -> Sequence[sql.Composable]:
-    """All rows of the table, in parts by the pages that they lie on."""
+def count_query(source: SourceTable, start: datetime) -> sql.Composable:
+    """One row: how many rows there are to read from a moment on."""
+    return sql.SQL("SELECT count(*) FROM {} WHERE {}").format(
+        relation(source), selected_since(source, start)
+    )
+
+
+def part_queries(
+    source: SourceTable, start: datetime | None, pages: int, parts: int
+) -> Sequence[sql.Composable]:
+    """The same in parts, by the pages that the rows lie on."""
     edges = [f"({pages * part // parts},0)" for part in range(1, parts)]
     ranges = zip([None, *edges], [*edges, None], strict=True)
-    return [
-        sql.SQL("{} WHERE {}").format(
-            rows_query(source, None, unique=True), _between(first, beyond)
-        )
-        for first, beyond in ranges
-    ]
+    return [rows_query(source, start, unique=True, pages=part) for part in ranges]
 
 
-def _between(first: str | None, beyond: str | None) -> sql.Composable:
+def _between(first: str | None, beyond: str | None) -> Sequence[sql.Composable]:
     bounds = {">=": first, "<": beyond}
-    conditions = [
+    return [
         sql.SQL("ctid " + operator + " {}::tid").format(sql.Literal(place))
         for operator, place in bounds.items()
         if place is not None
     ]
-    return sql.SQL(" AND ").join(conditions or [sql.SQL("true")])
 
 
 def _regclass(source: SourceTable) -> sql.Composable:

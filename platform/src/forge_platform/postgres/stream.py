@@ -9,9 +9,10 @@ import importlib.util
 import queue
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -116,7 +117,7 @@ class Snapshot:
 
     def stream(
         self,
-        statements: Sequence[sql.Composable],
+        statements: Sequence[Sequence[sql.Composable]],
         batch_rows: int = BATCH_ROWS,
         *,
         verified: bool = False,
@@ -124,23 +125,21 @@ class Snapshot:
         """The rows of several queries with the same columns, in any order.
 
         Args:
-            statements: the queries; each is read over a connection of its own.
+            statements: the queries of each connection, which are read one after the other.
             batch_rows: most rows in one batch.
             verified: whether a value without an exact counterpart is looked for before the first
                 batch, which costs one more pass over the rows; else it is found on the way, or
                 after the last one.
         """
-        columns = self._columns(statements[0])
+        columns = self._columns(statements[0][0])
         self._refuse_rewritten()
         if verified:
-            self._refuse_inexact(statements, columns)
+            self._refuse_inexact([*chain.from_iterable(statements)], columns)
         [(snapshot,)] = self.rows(sql.SQL("SELECT pg_export_snapshot()"))
         with ExitStack() as opened:
             readers = [
-                opened.enter_context(
-                    closing(self._reader(statement, columns, snapshot, batch_rows))
-                )
-                for statement in statements
+                opened.enter_context(closing(self._reader(each, columns, snapshot, batch_rows)))
+                for each in statements
             ]
             opened.pop_all()
         return pa.RecordBatchReader.from_batches(readers[0].schema, iter(_Readers(readers)))
@@ -183,7 +182,7 @@ class Snapshot:
 
     def _reader(
         self,
-        statement: sql.Composable,
+        statements: Sequence[sql.Composable],
         columns: Sequence[ResultColumn],
         snapshot: str,
         batch_rows: int,
@@ -191,45 +190,67 @@ class Snapshot:
         engine = _engine(self._database)
         try:
             _begin(engine, self._database, self._connection, snapshot)
-            return _Reader(self._database, engine, columns, statement, batch_rows, self._connection)
+            return _Reader(
+                self._database, engine, columns, statements, batch_rows, self._connection
+            )
         except duckdb.Error as error:
             _close(engine)
             raise _failure(str(error), self._database) from error
 
 
+@dataclass(frozen=True)
+class _Statement:
+    """A query as DuckDB is given it.
+
+    Attributes:
+        suspects: of each column that can be inexact, the query that tells whether it was.
+    """
+
+    text: str
+    suspects: Mapping[str, str]
+
+    @classmethod
+    def of(
+        cls, statement: sql.Composable, columns: Sequence[ResultColumn], quoting: Connection
+    ) -> Self:
+        """The query, its columns numbered: DuckDB does not tell names by case."""
+        numbered = (column.in_source(f"c{number}") for number, column in enumerate(columns))
+        source = sql.SQL("SELECT {} FROM ({}) AS rows").format(
+            sql.SQL(", ").join(numbered), statement
+        )
+        suspects = {
+            column.name: column.suspect_query(statement).as_string(quoting)
+            for column in columns
+            if column.can_be_inexact
+        }
+        return cls(source.as_string(quoting), suspects)
+
+
 class _Reader:
-    """The rows of one query, read by a DuckDB of its own."""
+    """The rows of queries with the same columns, read by a DuckDB of its own."""
 
     def __init__(
         self,
         database: DatabaseResource,
         engine: duckdb.DuckDBPyConnection,
         columns: Sequence[ResultColumn],
-        statement: sql.Composable,
+        statements: Sequence[sql.Composable],
         batch_rows: int,
         quoting: Connection,
     ) -> None:
-        source = sql.SQL("SELECT {} FROM ({}) AS rows").format(
-            sql.SQL(", ").join(
-                column.in_source(f"c{number}") for number, column in enumerate(columns)
-            ),
-            statement,
-        )
         self._database = database
         self._engine = engine
         self._end = weakref.finalize(self, _close, engine)  # also if nobody reads to the end
+        self._batch_rows = batch_rows
         self._columns = [column for column in columns if column.can_be_inexact]
-        self._suspects = {
-            column.name: column.suspect_query(statement).as_string(quoting)
-            for column in self._columns
-        }
-        self._suspected: set[str] = set()
-        reading = engine.execute(_query(source.as_string(quoting)))
-        self._batches = reading.to_arrow_reader(batch_rows)
         self._names = [column.name for column in columns]
+        self._first, *self._rest = [
+            _Statement.of(statement, columns, quoting) for statement in statements
+        ]
+        self._begun = self._read(self._first)
         self.schema = pa.schema(
             field.with_name(name)
-            for field, name in zip(self._batches.schema, self._names, strict=True)
+            for field, name in zip(self._begun.schema, self._names, strict=True)
         )
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
@@ -239,30 +260,39 @@ class _Reader:
             SourceSchemaError: a value has no exact counterpart.
         """
         try:
-            for numbered in self._batches:
-                batch = numbered.rename_columns(self._names)
-                self._check(batch)
-                yield batch
-            self._resolve()
+            yield from self._batches(self._first, self._begun)
+            for statement in self._rest:
+                yield from self._batches(statement, self._read(statement))
         except (OSError, pa.ArrowException, duckdb.Error) as error:
             raise _failure(str(error), self._database) from error
 
-    def close(self) -> None:
-        self._end()
+    def _read(self, statement: _Statement) -> pa.RecordBatchReader:
+        return self._engine.execute(_query(statement.text)).to_arrow_reader(self._batch_rows)
 
-    def _check(self, batch: pa.RecordBatch) -> None:
+    def _batches(
+        self, statement: _Statement, reader: pa.RecordBatchReader
+    ) -> Iterator[pa.RecordBatch]:
+        suspected: set[str] = set()
+        for numbered in reader:
+            batch = numbered.rename_columns(self._names)
+            self._check(batch, suspected)
+            yield batch
+        # Asks, in the snapshot that was read, whether what looks like zero is none.
+        for name in sorted(suspected):
+            if self._engine.execute(_query(statement.suspects[name])).fetchall():
+                raise inexact(name, "NaN", self._database)
+
+    def _check(self, batch: pa.RecordBatch, suspected: set[str]) -> None:
         for column in self._columns:
             values = batch.column(column.name)
             if problem := column.problem(values):
                 raise inexact(column.name, problem, self._database)
-            if column.name not in self._suspected and column.is_suspect(values):
-                self._suspected.add(column.name)
+            if column.name not in suspected and column.is_suspect(values):
+                suspected.add(column.name)
 
-    def _resolve(self) -> None:
-        """Asks, in the snapshot that was read, whether what looks like zero is none."""
-        for name in sorted(self._suspected):
-            if self._engine.execute(_query(self._suspects[name])).fetchall():
-                raise inexact(name, "NaN", self._database)
+    def close(self) -> None:
+        """Ends the connection."""
+        self._end()
 
 
 _Message: TypeAlias = "pa.RecordBatch | BaseException | None"
@@ -405,8 +435,8 @@ def _failure(said: str, database: DatabaseResource) -> ForgeError:
     line = said.partition("\n\n")[0].strip()
     if _TOO_LARGE in line:
         return SourceSchemaError(
-            f"{database.address} has rows of which 2,048, that are read at a time, take more than "
-            "2 GiB in one column: leave the column out, or keep such values in files."
+            f"{database.address} has rows so wide that those that are read at a time take more "
+            "than 2 GiB in one column: leave the column out, or keep such values in files."
         )
     if line.startswith(_DATA_ERRORS):
         return inexact(None, line, database)

@@ -130,7 +130,7 @@ class DatabaseResource(dg.ConfigurableResource["DatabaseResource"]):
             PermanentError: it refuses the statement.
         """
         with self.snapshot() as snapshot:
-            return snapshot.stream([statement], batch_rows)
+            return snapshot.stream([[statement]], batch_rows)
 
     def snapshot(self) -> "Snapshot":
         """One state of the database, for several queries and streams."""
