@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,34 @@ def test_an_image_comes_with_its_byte_code(namespace: Namespace, location: str) 
     assert without.strip() == "[]"
 
 
-def test_a_change_of_code_pushes_little(installation: Installation, tmp_path: Path) -> None:
+MEMORY = "cat /sys/fs/cgroup/memory.stat /sys/fs/cgroup/memory/memory.stat 2>/dev/null; true"
+
+
+@pytest.mark.parametrize("location", FOREIGN)
+def test_what_a_code_server_costs(
+    namespace: Namespace, location: str, figure: Callable[[str], None]
+) -> None:
+    (pod,) = namespace.get("pod", f"component=user-deployments,deployment={location}")
+    (container,), (status,) = pod["spec"]["containers"], pod["status"]["containerStatuses"]
+    bytes_ = int(run("docker", "image", "inspect", "--format", "{{.Size}}", container["image"]))
+    started = datetime.fromisoformat(status["state"]["running"]["startedAt"])
+    (ready,) = [found for found in pod["status"]["conditions"] if found["type"] == "Ready"]
+    seconds = (datetime.fromisoformat(ready["lastTransitionTime"]) - started).total_seconds()
+    lines = namespace.kubectl("exec", f"deployment/{location}-{location}", "--", "sh", "-c", MEMORY)
+    memory = dict(line.split() for line in lines.splitlines())
+    held = int(memory.get("anon") or memory["total_rss"])
+    figure(
+        f"{location}: image {bytes_ / 1e6:,.0f} MB, ready {seconds:.0f} s after its process began, "
+        f"{held / 1e6:.0f} MB held when idle"
+    )
+    limit = container["resources"]["limits"]["memory"]
+    assert limit == "768Mi"
+    assert held < 768 * 2**20 / 2
+
+
+def test_a_change_of_code_pushes_little(
+    installation: Installation, tmp_path: Path, figure: Callable[[str], None]
+) -> None:
     """Once with a line more in the location, once with one more in the library."""
     run("sh", "-c", f"git ls-files -z | xargs -0 cp --parents --target-directory {tmp_path}")
     known = layers(installation.image("orders"))
@@ -105,7 +133,7 @@ def test_a_change_of_code_pushes_little(installation: Installation, tmp_path: Pa
         run("make", "image", "LOCATION=orders", f"TAG={tag}", cwd=tmp_path)
         image = f"{installation.image('orders').rpartition(':')[0]}:{tag}"
         new = {digest: size for digest, size in layers(image).items() if digest not in known}
-        print(f"{file}: {sum(new.values()) / 1e6:.2f} MB in {len(new)} layers")
+        figure(f"one line more in {file} pushes {sum(new.values()) / 1e6:.2f} MB")
         assert 0 < sum(new.values()) < 5_000_000
 
 
