@@ -10,13 +10,15 @@ from typing import Any
 
 import httpx
 import pytest
-from dagster_servers import HOST, code_server, free_port, wait_until, webserver, write_workspace
+from dagster_servers import HOST, code_server, webserver, write_workspace
+from on_cluster import wait_until
 
 from forge_platform.registrar.cluster import Cluster, ControlPod
 from forge_platform.registrar.code_server import server_id
 from forge_platform.registrar.registrar import Registrar
 from forge_platform.registrar.webserver import Webserver
 from forge_platform.registrar.workspace import CodeServer, Endpoint, parse
+from forge_platform.testing import free_port
 
 LOADED = "{ locationStatusesOrError { ... on WorkspaceLocationStatusEntries { entries "
 LOADED += "{ name updateTimestamp } } } }"
@@ -86,7 +88,7 @@ def step_until_shown(registrar: Registrar, shown: Webserver, **ports: int) -> No
         registrar.step()
         return shown.locations() == expected
 
-    wait_until(reached)
+    wait_until(reached, 60, "the locations in the webserver", pause=0.1)
 
 
 def loaded_at(shown: Webserver) -> dict[str, float]:
@@ -119,7 +121,7 @@ def test_only_the_location_that_changed_is_loaded_again(
             namespace.serve("customers", customers)
             step_until_shown(registrar, shown, orders=orders, customers=customers)
             # It is loaded more than once, while the Service may still lead to an old pod.
-            wait_until(registrar.step)
+            wait_until(registrar.step, 60, "the registrar to be done", pause=0.1)
             before = loaded_at(shown)
         with code_server(tmp_path, orders):
             namespace.serve("orders", orders, pod="second")

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from dagster_servers import HOST, code_server, free_port, webserver, write_workspace
+from dagster_servers import HOST, code_server, webserver, write_workspace
 
 from forge_platform.errors import SourceUnavailable
 from forge_platform.registrar.code_server import server_id
 from forge_platform.registrar.webserver import ReloadRefused, Webserver
+from forge_platform.testing import free_port
 
 WIPE = "mutation { wipeAssets(assetPartitionRanges: []) { __typename } }"
 

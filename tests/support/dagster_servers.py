@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+from on_cluster import wait_until
 
 from forge_platform.registrar.code_server import server_id
 from forge_platform.registrar.webserver import Webserver
 from forge_platform.registrar.workspace import render
+from forge_platform.testing import free_port
 
 HOST = "127.0.0.1"
 DEFINITIONS = "import dagster as dg\n\ndefs = dg.Definitions()\n"
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind((HOST, 0))
-        port: int = found.getsockname()[1]
-    return port
-
-
-def wait_until(reached: Callable[[], bool], limit: float = 60) -> None:
-    end = time.monotonic() + limit
-    while not reached():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.1)
 
 
 @contextmanager
@@ -52,7 +38,7 @@ def process(*command: str, folder: Path) -> Iterator[None]:
 def code_server(folder: Path, port: int) -> Iterator[None]:
     (folder / "defs.py").write_text(DEFINITIONS)
     with process("dagster", "api", "grpc", "-f", "defs.py", "-p", str(port), folder=folder):
-        wait_until(lambda: server_id(HOST, port) is not None)
+        wait_until(lambda: server_id(HOST, port) is not None, 60, "the code server")
         yield
 
 
@@ -63,15 +49,8 @@ def webserver(
     port = free_port()
     command = (module, "-w", "workspace.yaml", "-p", str(port), *options)
     found = Webserver(f"http://{HOST}:{port}", process="one")
-
-    def answers() -> bool:
-        try:
-            return httpx.get(f"{found.url}/server_info").is_success
-        except httpx.HTTPError:
-            return False
-
     with process(*command, folder=folder):
-        wait_until(answers)
+        wait_until(lambda: httpx.get(f"{found.url}/server_info").is_success, 60, "the webserver")
         yield found
 
 

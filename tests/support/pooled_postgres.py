@@ -15,7 +15,7 @@ import psycopg2
 import pytest
 
 from forge_platform.testing import ConnectionParameters, EmbeddedPostgres
-from forge_platform.testing.postgres import _account, _as_account, _binaries, _free_port
+from forge_platform.testing.postgres import _account, _as_account, _binaries, free_port
 
 _START_SECONDS = 20
 _CONFIGURATION = """
@@ -47,7 +47,7 @@ def pooled(
         pytest.skip("pgbouncer is not installed")
     users, configuration = folder / "users.txt", folder / "pgbouncer.ini"
     users.write_text(f'"{database["user"]}" "{database["password"]}"\n')
-    port = _free_port()
+    port = free_port()
     configuration.write_text(
         _CONFIGURATION.format(
             host=database["host"],

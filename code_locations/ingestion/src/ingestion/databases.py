@@ -113,6 +113,6 @@ def _merged(
 ) -> TableWrite:
     position = iceberg.position(contract.identifier)
     extraction = partial(extract, database, source, config, position)
-    if not config.compare_keys:
+    if not config.compare_keys or config.mode == "full":
         return extraction()
     return remove_missing_keys(extraction, database, source, iceberg, contract.identifier)

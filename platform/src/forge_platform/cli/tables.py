@@ -38,7 +38,8 @@ def tables(namespace: str | None, *, as_json: bool) -> None:
         except Exception as error:  # noqa: BLE001 - the other tables are listed all the same
             unreadable.append(f"{name}: {error}")
         else:
-            rows.extend([{"table": name, **_described(table)}] if table else [])
+            if table:
+                rows.append({"table": name, **_described(table)})
     print_json(rows) if as_json else print_table(rows, _NUMBERS)
     if unreadable:
         raise PermanentError(

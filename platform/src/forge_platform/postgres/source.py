@@ -25,8 +25,6 @@ _SETTLED = sql.SQL("""
 """).format(stream=sql.Literal(STREAM_NAME))
 _PREPARED = "EXISTS (SELECT FROM pg_prepared_xacts WHERE database = current_database())"
 _SEES_TRANSACTIONS = "NOT pg_is_in_recovery() AND pg_has_role('pg_read_all_stats', 'USAGE')"
-
-
 _SAMPLED_PAGES = 8
 _SAMPLED_ROWS = 1_000
 

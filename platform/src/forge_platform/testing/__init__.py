@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from forge_platform.testing.postgres import ConnectionParameters, EmbeddedPostgres
+from forge_platform.testing.postgres import ConnectionParameters, EmbeddedPostgres, free_port
 from forge_platform.testing.s3 import S3Server
 
-__all__ = ["ConnectionParameters", "EmbeddedPostgres", "S3Server"]
+__all__ = ["ConnectionParameters", "EmbeddedPostgres", "S3Server", "free_port"]

@@ -64,7 +64,7 @@ class EmbeddedPostgres:
             durable: False trades safety in a crash of the machine for speed (tests).
         """
         self.data_dir = data_dir.absolute()
-        self.port = port or _free_port()
+        self.port = port or free_port()
         self._password = password
         self._durable = durable
         self._guard: subprocess.Popen[bytes] | None = None
@@ -319,7 +319,8 @@ def _clean_environment() -> dict[str, str]:
     return ours | {"LC_ALL": "C"}
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port of this machine that nobody listens at."""
     with closing(socket.socket()) as probe:
         probe.bind((_HOST, 0))
         return int(probe.getsockname()[1])
