@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from cluster_tables import opened_catalog, rows
 from dagster_client import ENDED, Dagster
-from on_cluster import Namespace, wait_until
+from on_cluster import Namespace, start_times, wait_until
 
 # The process itself, if it had the time; else the registrar.
 LAST_WORDS = ("Execution was interrupted unexpectedly", "ended before the run did")
@@ -78,15 +78,20 @@ def launched(ui: Dagster) -> str:
     return run_id
 
 
+def group_of(ui: Dagster, run_id: str) -> Mapping[str, str]:
+    """The status of a run and of what repeats it."""
+    return ui.run(run_id).group or {run_id: ui.run(run_id).status}
+
+
 def settled(ui: Dagster, run_id: str) -> Mapping[str, str]:
     """The run and what repeats it, once all of them have ended and the last one well."""
 
     def over() -> bool:
-        group = ui.run(run_id).group or {run_id: ui.run(run_id).status}
-        return set(group.values()) <= ENDED and "SUCCESS" in group.values()
+        statuses = set(group_of(ui, run_id).values())
+        return statuses <= ENDED and "SUCCESS" in statuses
 
     wait_until(over, 300, "the run's end", pause=1)
-    return ui.run(run_id).group or {run_id: ui.run(run_id).status}
+    return group_of(ui, run_id)
 
 
 @pytest.mark.parametrize("victim", SURVIVED)
@@ -132,13 +137,20 @@ def test_a_crash_of_the_database_costs_no_row(
     before: Mapping[str, pl.DataFrame],
     fresh_ui: Callable[[], Dagster],
 ) -> None:
-    """Assets are retried inside the run; a check that met the crash fails it, and is no retry."""
-    ui = fresh_ui()
+    """Assets are retried inside the run; a run that could not write an event fails and says so."""
+    ui, running = fresh_ui(), start_times(namespace)
     run_id = launched(ui)
     crash_postgres(namespace, run_id)
-    if ui.wait_for_end(run_id, 300).status != "SUCCESS":
-        again = ui.launch("ingestion", "ingestion_job", FULL)
-        assert ui.wait_for_end(again, 180).status == "SUCCESS"
+    ended = ui.wait_for_end(run_id, 300)
+    if ended.status != "SUCCESS":
+        assert ended.status == "FAILURE"
+        kinds = {event.kind for event in ended.events}
+        assert "ExecutionStepFailureEvent" in kinds or "RunFailureEvent" in kinds, ended.text
+        wait_until(lambda: set(group_of(ui, run_id).values()) <= ENDED, 180, "what repeats it")
+    # Webserver, daemon and registrar go on by themselves, in the processes that they were.
+    assert start_times(namespace) == running
+    again = ui.launch("ingestion", "ingestion_job", FULL)
+    assert ui.wait_for_end(again, 180).status == "SUCCESS"
     assert_unchanged(namespace, before)
 
 

@@ -110,7 +110,7 @@ class DatabaseResource(dg.ConfigurableResource["DatabaseResource"]):
             raise self._missing(schema, table)
         return found
 
-    def stream(self, statement: "Composable", batch_rows: int = 65_536) -> "pa.RecordBatchReader":
+    def stream(self, statement: "Composable", batch_rows: int = 32_768) -> "pa.RecordBatchReader":
         """The rows of a query as Arrow batches, read while they are consumed.
 
         Every value arrives exactly or not at all: ``timestamptz`` as UTC microseconds,
