@@ -180,7 +180,6 @@ def test_nothing_may_talk_but_what_is_allowed() -> None:
 
 
 def test_what_is_optional_is_there_when_it_is_wanted() -> None:
-    assert {"PodDisruptionBudget"} <= {item["kind"] for item in platform()}
     ingress = {"enabled": True, "dagsterWebserver": {"host": "data.example"}}
     more = {"dagster": {"ingress": ingress, "dagsterWebserver": {"enableReadOnly": True}}}
     options = ("--api-versions", "networking.k8s.io/v1/Ingress")
