@@ -88,6 +88,7 @@ def test_a_run_pod_keeps_what_the_platform_says_and_the_team_does_not() -> None:
     assert spec.containers[0].security_context.read_only_root_filesystem
     assert spec.security_context.run_as_user == 10_001
     assert spec.priority_class_name == "open-forge-runs"
+    assert spec.containers[0].termination_message_policy == "FallbackToLogsOnError"
     assert job.spec.ttl_seconds_after_finished == 3600
     assert isinstance(job, kubernetes.client.V1Job)
 

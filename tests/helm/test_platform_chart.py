@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -170,6 +172,65 @@ def test_the_development_data_can_outlive_its_pod() -> None:
     persistent = platform({"dev": {"persistence": {"enabled": True}}}, *DEV)
     (claim,) = one(persistent, "StatefulSet", "dev-postgres")["spec"]["volumeClaimTemplates"]
     assert claim["spec"]["resources"]["requests"]["storage"] == "10Gi"
+
+
+def test_the_password_outlives_the_release_as_the_data_does() -> None:
+    def kept(**persistence: bool) -> object:
+        secret = one(
+            platform({"dev": {"persistence": persistence}}, *DEV), "Secret", "dagster-postgresql"
+        )
+        return (secret["metadata"].get("annotations") or {}).get("helm.sh/resource-policy")
+
+    assert kept(enabled=True) == "keep"
+    assert kept() is None
+
+
+def test_the_development_database_is_made_over_the_socket_that_its_image_expects() -> None:
+    found = one(platform({}, *DEV), "StatefulSet", "dev-postgres")
+    (container,) = found["spec"]["template"]["spec"]["containers"]
+    assert not [argument for argument in container["args"] if "socket" in argument]
+    writable = {
+        mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")
+    }
+    assert {"/var/run/postgresql", "/data"} <= writable
+
+
+@pytest.mark.parametrize(("age", "alive"), [(None, False), (2, True), (120, False)])
+def test_a_daemon_that_is_silent_is_not_alive(
+    tmp_path: Path, age: float | None, alive: bool
+) -> None:
+    (container,) = pod_specs(platform())["dagster-daemon"]["containers"]
+    probes = [container[name] for name in ("startupProbe", "readinessProbe", "livenessProbe")]
+    (command,) = {tuple(probe["exec"]["command"]) for probe in probes}
+    file = tmp_path / "alive"
+    if age is not None:
+        file.touch()
+        os.utime(file, (time.time() - age,) * 2)
+    done = subprocess.run(
+        [argument.replace("/tmp/alive", str(file)) for argument in command],  # noqa: S108
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode == 0) is alive
+
+
+def test_of_several_webservers_one_at_a_time_is_evicted() -> None:
+    assert [item for item in platform() if item["kind"] == "PodDisruptionBudget"] == []
+    several = {"dagster": {"dagsterWebserver": {"replicaCount": 2, "enableReadOnly": True}}}
+    found = platform(several)
+    budgets = [item["spec"] for item in found if item["kind"] == "PodDisruptionBudget"]
+    assert [budget["maxUnavailable"] for budget in budgets] == [1, 1]
+    covered = [
+        item["metadata"]["name"]
+        for budget in budgets
+        for item in found
+        if item["kind"] == "Deployment"
+        and budget["selector"]["matchLabels"].items()
+        <= item["spec"]["template"]["metadata"]["labels"].items()
+    ]
+    assert covered == ["forge-dagster-webserver", "forge-dagster-webserver-read-only"]
+    off = platform({**several, "podDisruptionBudget": {"enabled": False}})
+    assert [item for item in off if item["kind"] == "PodDisruptionBudget"] == []
 
 
 def test_nothing_may_talk_but_what_is_allowed() -> None:
