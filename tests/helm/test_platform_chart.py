@@ -14,6 +14,7 @@ import pytest
 import yaml
 from charts import (
     CODE_LOCATION,
+    DEV,
     PLATFORM,
     PRODUCTION,
     Refused,
@@ -25,8 +26,6 @@ from charts import (
 )
 
 from forge_platform.helm_values import render
-
-DEV = ("--values", str(PLATFORM / "values-dev.yaml"))
 
 
 def instance(values: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ CODE_LOCATION = ROOT / "helm" / "code-location"
 
 Object = Mapping[str, Any]
 
+DEV = ("--values", str(PLATFORM / "values-dev.yaml"))
 IMAGE = {"repository": "registry.example/platform", "tag": "1"}
 PRODUCTION = {
     "dagster": {
