@@ -25,7 +25,7 @@ from charts import (
     template,
 )
 
-from forge_platform.helm_values import render
+from forge_platform.helm_values import merge, render
 
 
 def instance(values: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -41,30 +41,60 @@ def test_what_has_no_default_is_asked_for_in_one_message() -> None:
         assert name in str(refused.value)
 
 
+NOBODY_READS = (
+    "networkPolicies",
+    "global.fullnameOverrides",
+    "dev.postgres.tag",
+    "networkPolicy.webserverFrom.0.podSelectors",
+    "dagster.dagsterWebsever",
+    "dagster.dagsterWebserver.enableReadonly",
+    "dagster.dagsterWebserver.readinessProbe.httpGet.url",
+    "dagster.dagsterWebserver.service.nodePort",
+    "dagster.dagsterDaemon.runRetry",
+    "dagster.dagsterDaemon.runMonitoring.startTimeout",
+    "dagster.dagsterDaemon.runRetries.maxRetry",
+    "dagster.dagsterDaemon.runCoordinator.config.queuedRunCoordinator.maxConcurentRuns",
+    "dagster.runLauncher.config.k8sRunLauncher.nodeSelector",
+    "dagster.runLauncher.config.k8sRunLauncher.runK8sConfig.containerSpec",
+    "dagster.ingress.className",
+    "dagster.ingress.dagsterWebserver.hosts",
+    "dagster.postgresql.postgresqlParameters",
+    "dagster.computeLogManager.config.s3ComputeLogManager.endpoint",
+    "dagster.retention.sensors",
+    "dagster.retention.sensor.purgeAfterDays.skip",
+)
+
+
+def test_names_that_nobody_reads_are_refused_with_their_place() -> None:
+    values: Mapping[str, Any] = {}
+    for name in NOBODY_READS:
+        one_more: Any = {}
+        for key in reversed(name.split(".")):
+            one_more = [one_more] if key == "0" else {key: one_more}
+        values = merge(values, one_more)
+    with pytest.raises(Refused) as refused:
+        platform(values)
+    for name in NOBODY_READS:
+        place, _, last = name.rpartition(".")
+        path = "/" + place.replace(".", "/") if place else ""
+        assert f"at '{path}': additional properties '{last}' not allowed" in str(refused.value)
+
+
 @pytest.mark.parametrize(
-    "values",
+    ("values", "said"),
     [
-        {"networkPolicies": {"enabled": False}},
-        {"dev": {"enabled": "yes"}},
-        {"priorityClass": {"value": 10}},
-        {"registrar": {"unschedulableSeconds": "soon"}},
-        {"dev": {"postgres": {"tag": "16"}}},
-        {"dagster": {"dagsterWebsever": {"replicaCount": 3}}},
-        {"dagster": {"dagsterWebserver": {"enableReadonly": True}}},
-        {"dagster": {"dagsterWebserver": {"image": {"tag": 1.10}}}},
-        {"dagster": {"dagsterDaemon": {"runRetry": {}}}},
-        {"dagster": {"runLauncher": {"config": {"k8sRunLauncher": {"nodeSelector": {}}}}}},
-        {
-            "dagster": {
-                "dagsterDaemon": {
-                    "runCoordinator": {"config": {"queuedRunCoordinator": {"maxConcurentRuns": 3}}}
-                }
-            }
-        },
+        ({"dev": {"enabled": "yes"}}, "/dev/enabled': got string, want boolean"),
+        ({"priorityClass": {"value": 10}}, "/priorityClass/value': maximum: got 10"),
+        ({"priorityClass": {"value": -11}}, "/priorityClass/value': minimum: got -11"),
+        ({"registrar": {"unschedulableSeconds": "soon"}}, "got string, want integer"),
+        ({"dagster": {"dagsterWebserver": {"image": {"tag": 1.10}}}}, "got number, want string"),
+        ({"registrar": {"resources": {"limits": {"memory": "8GB"}}}}, "memory': '8GB' does not"),
+        ({"registrar": {"resources": {"limits": {"memory": "512m"}}}}, "'512m' does not match"),
+        ({"dagster": {"postgresql": {"enabled": True}}}, "enabled': value must be false"),
     ],
 )
-def test_what_is_unknown_or_of_the_wrong_kind_is_refused(values: dict[str, Any]) -> None:
-    with pytest.raises(Refused, match="values don't meet the specifications of the schema"):
+def test_a_value_of_the_wrong_kind_is_refused(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(Refused, match=said):
         platform(values)
 
 
@@ -80,6 +110,14 @@ def test_what_is_unknown_or_of_the_wrong_kind_is_refused(values: dict[str, Any])
         (
             {"dagster": {"dagsterWebserver": {"pathPrefix": "/dagster"}}},
             "readinessProbe.httpGet.path must be /dagster/server_info",
+        ),
+        (
+            {"dagster": {"dagsterWebserver": {"service": {"port": 8000}}}},
+            "dagsterWebserver.livenessProbe.httpGet.port is 3000, and service.port is 8000",
+        ),
+        (
+            {"dagster": {"postgresql": {"service": {"port": 6432}}}},
+            "networkPolicy.egressPorts must have 6432",
         ),
         ({"dagster": {"runLauncher": {"type": "CustomRunLauncher"}}}, "keeps the Jobs of K8s"),
         (
