@@ -142,6 +142,8 @@ def test_what_the_launcher_would_refuse_for_every_run_is_refused_before(
         ({"secrets": {"name": "lake"}}, "secrets must be a list"),
         ({"platform": {"webserver": None}}, "platform.webserver is null"),
         ({"image": {"pullPolicy": None}}, "image.pullPolicy is null"),
+        ({"run": {"resources": {"limits": {"memory": "8GB"}, "requests": {"memory": 1}}}}, "8GB"),
+        ({"run": {"resources": {"requests": {"memory": "4097Mi"}}}}, "requests more memory than"),
     ],
 )
 def test_values_of_the_wrong_shape_are_named(change: dict[str, Any], message: str) -> None:

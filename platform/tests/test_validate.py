@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -16,10 +17,12 @@ import pytest
 from forge_platform import validate as validate_module
 from forge_platform.checks import contract_check
 from forge_platform.contracts import CLEAN_CUSTOMERS, RAW_ORDERS
+from forge_platform.helm_values import CONTAINER_CONTEXT
 from forge_platform.resources.iceberg import IcebergResource
 from forge_platform.validate import (
     contract_problems,
     instance_problems,
+    launch_problems,
     main,
     validate,
     version_problems,
@@ -157,3 +160,22 @@ def test_an_instance_that_cannot_be_used_is_said(
     (tmp_path / "dagster.yaml").write_text(settings)
     (problem,) = instance_problems()
     assert problem.startswith("the platform's instance cannot be used: ")
+
+
+def test_a_limit_below_what_the_platform_requests_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def context(memory: str) -> Mapping[str, Any]:
+        return {"k8s": {"resources": {"limits": {"cpu": 1, "memory": memory}}}}
+
+    requests = {"cpu": "250m", "memory": "512Mi"}
+    names = {"service_account_name": "runs", "instance_config_map": "instance"}
+    config = {**names, "resources": {"requests": requests}}
+    launcher = {"module": "dagster_k8s", "class": "K8sRunLauncher", "config": config}
+    (tmp_path / "dagster.yaml").write_text(json.dumps({"run_launcher": launcher}))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.setenv(CONTAINER_CONTEXT, json.dumps(context("256Mi")))
+    (problem,) = instance_problems()
+    assert problem.startswith("a run would request more memory than its limit")
+    with dg.DagsterInstance.get() as instance:
+        assert launch_problems(instance, context("1Gi")) == []

@@ -139,9 +139,6 @@ def test_the_hook_looks_at_the_image_before_it_is_rolled_out() -> None:
     container = hook["spec"]["template"]["spec"]["containers"][0]
     assert container["image"] == server(code_location())["image"]
     assert "--module=orders.definitions" in container["args"]
-    assert "DAGSTER_CLI_API_GRPC_CONTAINER_CONTEXT" not in {
-        entry["name"] for entry in container["env"]
-    }
     off = code_location({"validation": {"enabled": False}})
     assert [item for item in off if item["kind"] == "Job"] == []
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ SUBCHART = "dagster-user-deployments"
 GRPC_PORT = 4000
 USER = 10001
 KEPT = "open-forge/kept-by-ttl"
+CONTAINER_CONTEXT = "DAGSTER_CLI_API_GRPC_CONTAINER_CONTEXT"
 _READ_BY_TEMPLATES = ("image", "networkPolicy", "validation", "platform")
 _LISTENS = {"exec": {"command": ["bash", "-c", f"</dev/tcp/127.0.0.1/{GRPC_PORT}"]}}
 
@@ -86,6 +89,8 @@ def release_values(maps: Iterable[Values]) -> Values:
     merged = _completed(merged, chart)
     _require(merged)
     _require_launchable(container_context(merged))
+    if names := over_limit(merged["run"]["resources"]):
+        raise ConfigurationError(f"run.resources requests more {names} than its limit.")
     return {**merged, SUBCHART: _subchart(merged)}
 
 
@@ -177,6 +182,33 @@ def _require_launchable(context: Values) -> None:
         ) from error
 
 
+def over_limit(resources: Values) -> str:
+    """The resources whose request is more than their limit: Kubernetes takes no such pod.
+
+    Raises:
+        ConfigurationError: a quantity is none.
+    """
+    requests, limits = (resources.get(kind) or {} for kind in ("requests", "limits"))
+    found = [
+        name
+        for name in requests.keys() & limits.keys()
+        if _amount(requests[name]) > _amount(limits[name])
+    ]
+    return ", ".join(sorted(found))
+
+
+_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)([numkKMGTPE]?)(i?)")
+_POWERS = {"n": -3, "u": -2, "m": -1, "": 0, "k": 1, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
+
+
+def _amount(quantity: object) -> Decimal:
+    found = _QUANTITY.fullmatch(str(quantity))
+    if found is None:
+        raise ConfigurationError(f"{quantity} is no quantity: write 500m, 2 or 2Gi.")
+    number, suffix, binary = found.groups()
+    return Decimal(number) * Decimal(1024 if binary else 1000) ** _POWERS[suffix]
+
+
 def _subchart(values: Values) -> Values:
     location = values["location"]
     return {
@@ -200,7 +232,7 @@ def _subchart(values: Values) -> Values:
 def _deployment(values: Values) -> Values:
     server = values["server"]
     context = {
-        "name": "DAGSTER_CLI_API_GRPC_CONTAINER_CONTEXT",
+        "name": CONTAINER_CONTEXT,
         "value": json.dumps(container_context(values), sort_keys=True),
     }
     return {

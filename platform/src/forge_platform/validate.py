@@ -10,18 +10,21 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from http.client import HTTPException
 from importlib import import_module
 from importlib.metadata import version
+from typing import Any
 from urllib.request import urlopen
 
 import dagster as dg
 
 from forge_platform.contracts import CONTRACTS, TableContract
 from forge_platform.errors import PermanentError
+from forge_platform.helm_values import CONTAINER_CONTEXT, merge, over_limit
 
 CONTRACT_CHECK = "contract"
 _KEY = "forge/key"
@@ -162,9 +165,28 @@ def instance_problems() -> list[str]:
             instance.get_run_records(limit=1)
             instance.all_asset_keys()
             _ = instance.compute_log_manager  # made when it is first asked for
+            context = os.environ.get(CONTAINER_CONTEXT)
+            return launch_problems(instance, json.loads(context)) if context else []
     except Exception as error:  # noqa: BLE001 - storage and compute log classes fail as they like
         return [f"the platform's instance cannot be used: {type(error).__name__}: {error}"]
-    return []
+
+
+def launch_problems(instance: dg.DagsterInstance, context: Mapping[str, Any]) -> list[str]:
+    """Whether Kubernetes would take what the platform and the location say of run pods together.
+
+    Args:
+        instance: the platform's; its launcher is not made, which needs the API server.
+        context: what the code server hands to the launcher.
+    """
+    launcher = instance.get_ref().run_launcher_data
+    platform = launcher.config_dict if launcher else {}
+    # As the launcher merges them. Its own classes take a second and a half to import.
+    names = over_limit(merge(platform.get("resources", {}), context["k8s"].get("resources", {})))
+    problem = (
+        f"a run would request more {names} than its limit, one of which is the platform's: set "
+        "both in run.resources"
+    )
+    return [problem] if names else []
 
 
 if __name__ == "__main__":
