@@ -142,6 +142,7 @@ def test_what_the_launcher_would_refuse_for_every_run_is_refused_before(
         ({"secrets": {"name": "lake"}}, "secrets must be a list"),
         ({"platform": {"webserver": None}}, "platform.webserver is null"),
         ({"image": {"pullPolicy": None}}, "image.pullPolicy is null"),
+        ({"caBundle": {"key": None}}, "caBundle.key is null"),
         ({"run": {"resources": {"limits": {"memory": "8GB"}, "requests": {"memory": 1}}}}, "8GB"),
         ({"run": {"resources": {"requests": {"memory": "4097Mi"}}}}, "requests more memory than"),
     ],
@@ -149,6 +150,15 @@ def test_what_the_launcher_would_refuse_for_every_run_is_refused_before(
 def test_values_of_the_wrong_shape_are_named(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         values(change)
+
+
+def test_what_a_team_sets_itself_wins_over_the_file_of_authorities() -> None:
+    own = {"caBundle": {"configMap": "company"}, "server": {"env": {"PGSSLROOTCERT": "system"}}}
+    found = values(own)
+    env = {entry["name"]: entry.get("value") for entry in deployment(found)["env"]}
+    assert env["PGSSLROOTCERT"] == "system"
+    assert env["SSL_CERT_FILE"] == "/etc/open-forge/ca.crt"
+    assert "SSL_CERT_FILE" not in names(deployment(values())["env"])
 
 
 def test_null_removes_what_the_chart_or_the_team_has() -> None:

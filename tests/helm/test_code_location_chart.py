@@ -157,6 +157,23 @@ def test_the_hook_runs_where_and_with_what_the_server_does() -> None:
     assert container["resources"]["limits"] == {"memory": "3Gi"}
 
 
+def test_a_teams_authorities_are_trusted_by_server_runs_and_hook() -> None:
+    objects = code_location({"caBundle": {"configMap": "company", "key": "roots.pem"}})
+    pods = [one(objects, kind)["spec"]["template"]["spec"] for kind in ("Deployment", "Job")]
+    job = run_pod(objects).spec.template.spec
+    pods.append(kubernetes.client.ApiClient().sanitize_for_serialization(job))
+    for pod in pods:
+        (container,) = pod["containers"]
+        env = {entry["name"]: entry.get("value") for entry in container["env"]}
+        mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        (volume,) = [found for found in pod["volumes"] if "company" in str(found)]
+        (item,) = volume["configMap"]["items"]
+        assert item["key"] == "roots.pem"
+        for name in ("SSL_CERT_FILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "PGSSLROOTCERT"):
+            assert env[name] == f"{mounts[volume['name']]}/{item['path']}"
+        assert {"tmp", "authorities"} <= mounts.keys()
+
+
 def test_the_service_is_what_the_registrar_looks_for() -> None:
     service = one(code_location(), "Service")
     assert service["metadata"]["labels"]["component"] == "user-deployments"
@@ -207,7 +224,8 @@ def test_values_and_schema_name_the_same() -> None:
     values = yaml.safe_load((CODE_LOCATION / "values.yaml").read_text())
     schema = json.loads((CODE_LOCATION / "values.schema.json").read_text())
     assert values.keys() | {"global"} == schema["properties"].keys()
-    for part in ("image", "server", "run", "serviceAccount", "networkPolicy", "platform"):
+    parts = ("image", "server", "run", "serviceAccount", "networkPolicy", "platform", "caBundle")
+    for part in parts:
         assert values[part].keys() == schema["properties"][part]["properties"].keys(), part
 
 

@@ -27,7 +27,10 @@ GRPC_PORT = 4000
 USER = 10001
 KEPT = "open-forge/kept-by-ttl"
 CONTAINER_CONTEXT = "DAGSTER_CLI_API_GRPC_CONTAINER_CONTEXT"
-_READ_BY_TEMPLATES = ("image", "networkPolicy", "validation", "platform")
+_AUTHORITIES = "/etc/open-forge/ca.crt"
+# Read by OpenSSL, httpx and PyArrow; boto3; requests (pyiceberg); libpq, which DuckDB brings too.
+_TRUSTING = ("SSL_CERT_FILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "PGSSLROOTCERT")
+_READ_BY_TEMPLATES = ("image", "networkPolicy", "validation", "platform", "caBundle")
 _LISTENS = {"exec": {"command": ["bash", "-c", f"</dev/tcp/127.0.0.1/{GRPC_PORT}"]}}
 
 
@@ -235,6 +238,7 @@ def _deployment(values: Values) -> Values:
         "name": CONTAINER_CONTEXT,
         "value": json.dumps(container_context(values), sort_keys=True),
     }
+    volumes, mounts = _authorities(values)
     return {
         "name": values["location"],
         "image": _image(values["image"]),
@@ -253,8 +257,8 @@ def _deployment(values: Values) -> Values:
         "affinity": server["affinity"],
         "podSecurityContext": _POD_SECURITY,
         "securityContext": _SECURITY,
-        "volumes": [{"name": "tmp", "emptyDir": {}}],
-        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
+        "volumes": [{"name": "tmp", "emptyDir": {}}, *volumes],
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, *mounts],  # noqa: S108
         # The server listens once its definitions are loaded. The chart's own probe would start
         # Python every time, which takes longer than the period here.
         "startupProbe": {"enabled": True, **_LISTENS, "periodSeconds": 1, "failureThreshold": 180},
@@ -303,7 +307,10 @@ def container_context(values: Values) -> Values:
         # Else the registrar removes the Job before.
         "job_metadata": {} if ttl is None else {"annotations": {KEPT: "true"}},
     }
+    volumes, mounts = _authorities(values)
     names = {
+        "volumes": volumes,
+        "volume_mounts": mounts,
         "env": _variables(values, "run"),
         "env_secrets": [item["name"] for item in _references(values, "secrets", "run")],
         "env_config_maps": [item["name"] for item in _references(values, "configMaps", "run")],
@@ -328,13 +335,29 @@ def _image(image: Values) -> Values:
     return {name: image[name] for name in names if image.get(name)}
 
 
+def _has_authorities(values: Values) -> bool:
+    return bool(values.get("caBundle", {}).get("configMap"))
+
+
+def _authorities(values: Values) -> tuple[list[Values], list[Values]]:
+    """Volumes and mounts of the file of trusted authorities, if there is one."""
+    if not _has_authorities(values):
+        return [], []
+    folder, _, file = _AUTHORITIES.rpartition("/")
+    given = values["caBundle"]
+    items = [{"key": given["key"], "path": file}]
+    volume = {"name": "authorities", "configMap": {"name": given["configMap"], "items": items}}
+    return [volume], [{"name": "authorities", "mountPath": folder, "readOnly": True}]
+
+
 def _references(values: Values, kind: str, part: str) -> list[Values]:
     names = dict.fromkeys([*values[kind], *values[part][kind]])
     return [{"name": name} for name in names]
 
 
 def _variables(values: Values, part: str) -> list[Values]:
-    merged = merge(values["env"], values[part]["env"])
+    trusting = dict.fromkeys(_TRUSTING if _has_authorities(values) else (), _AUTHORITIES)
+    merged = merge(merge(trusting, values["env"]), values[part]["env"])
     return [_variable(name, value) for name, value in sorted(merged.items())]
 
 
