@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from clock_location import deploy_clock
 from dagster_client import Dagster
 from installation import Installation
 from kubernetes import config as kubernetes_config
-from on_cluster import Namespace, run
+from on_cluster import ROOT, Namespace, run
 from running_demo import LOCATIONS
 from toy_location import MakeToy, ToyLocation
 
@@ -105,6 +106,19 @@ def make_toy(installation: Installation) -> Iterator[MakeToy]:
     yield make
     for toy in made:
         toy.remove()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """This repository as it is now, without what is not part of it."""
+    folder = tmp_path / "checkout"
+    for name in run("git", "ls-files").splitlines():
+        if (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    for chart in ("platform", "code-location"):
+        shutil.copytree(ROOT / "helm" / chart / "charts", folder / "helm" / chart / "charts")
+    return folder
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from dagster_client import Dagster
 from installation import Installation
 from location_probe import probing
@@ -16,19 +15,6 @@ from forge_platform.scaffold import scaffold
 
 NAME = "returns"
 UV = shutil.which("uv") or str(ROOT / ".tools" / "bin" / "uv")
-
-
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """This repository as it is now, without what is not part of it."""
-    folder = tmp_path / "checkout"
-    for name in run("git", "ls-files").splitlines():
-        if (ROOT / name).exists():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    for chart in ("platform", "code-location"):
-        shutil.copytree(ROOT / "helm" / chart / "charts", folder / "helm" / chart / "charts")
-    return folder
 
 
 def test_a_location_is_onboarded_from_a_scaffold_and_removed(

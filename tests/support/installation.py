@@ -10,6 +10,8 @@ from typing import Any
 
 from on_cluster import Namespace, run
 
+DEV_SERVER = "app.kubernetes.io/component"
+
 
 @dataclass(frozen=True)
 class Installation:
@@ -36,6 +38,34 @@ class Installation:
         """The image with the demo's data."""
         (rates,) = self.namespace.get("pod", "app.kubernetes.io/component=dev-rates")
         return str(rates["spec"]["containers"][0]["image"])
+
+    def empty_database(self, name: str) -> None:
+        """Makes a database anew on the server of the development cluster."""
+        for statement in (
+            f"DROP DATABASE IF EXISTS {name} WITH (FORCE)",
+            f"CREATE DATABASE {name}",
+        ):
+            self.psql(statement)
+
+    def psql(self, statement: str) -> None:
+        """Has that server execute a statement."""
+        command = f'PGPASSWORD=$POSTGRES_PASSWORD psql -h 127.0.0.1 -U dagster -c "{statement}"'
+        self.namespace.kubectl("exec", "dev-postgres-0", "--", "sh", "-c", f"{command} postgres")
+
+    def admit_visitors(self) -> None:
+        """Lets other namespaces use the servers of the development cluster."""
+        servers = {"key": DEV_SERVER, "operator": "In", "values": ["dev-postgres", "dev-s3"]}
+        self.namespace.apply(
+            {
+                "apiVersion": "networking.k8s.io/v1",
+                "kind": "NetworkPolicy",
+                "metadata": {"name": "visitors"},
+                "spec": {
+                    "podSelector": {"matchExpressions": [servers]},
+                    "ingress": [{"from": [{"namespaceSelector": {}}]}],
+                },
+            }
+        )
 
     def _image(self, selector: str) -> str:
         (deployment,) = self.namespace.get("deployment", selector)

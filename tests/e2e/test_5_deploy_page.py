@@ -1,0 +1,164 @@
+"""docs/deploy.md, followed word by word: a platform of production's shape, from images to removal.
+
+Its database, store and registry are the test's, so the page's examples of their names are replaced,
+and nothing else is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from itertools import chain
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+import yaml
+from cluster_tables import secret
+from dagster_client import Dagster
+from installation import Installation
+from on_cluster import ROOT, Namespace, run, wait_until
+
+from forge_platform.helm_values import merge, render
+
+NAMESPACE = "data"
+DATABASE = "documented"
+LAKE = "lake"
+BUCKETS = ("example-dagster-logs", "example-lake")
+PARTS = re.compile(
+    r"^#+ (?P<heading>.+)$|^ *```(?P<language>bash|yaml)\n(?P<block>.*?)^ *```",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Page:
+    """The page's blocks, with the test's names.
+
+    Attributes:
+        blocks: heading and language to what stands there, in the page's order.
+    """
+
+    blocks: Mapping[tuple[str, str], Sequence[str]]
+
+    @classmethod
+    def read(cls, names: Mapping[str, str]) -> Page:
+        """The page with its examples replaced; each of them must be there."""
+        text = (ROOT / "docs/deploy.md").read_text()
+        for example, given in names.items():
+            assert example in text, example
+            text = text.replace(example, given)
+        blocks: dict[tuple[str, str], list[str]] = defaultdict(list)
+        heading = ""
+        for found in PARTS.finditer(text):
+            heading = found["heading"] or heading
+            if found["block"]:
+                blocks[heading, found["language"]].append(dedent(found["block"]))
+        return cls(blocks)
+
+    def bash(self, *headings: str) -> str:
+        """The commands below some headings."""
+        return "".join(chain(*(self.blocks[heading, "bash"] for heading in headings)))
+
+    def yaml(self, heading: str) -> str:
+        """The values below a heading, in one file."""
+        maps = map(yaml.safe_load, self.blocks[heading, "yaml"])
+        return render(reduce(merge, maps))
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Somebody who types what the page says, in a checkout of the repository."""
+
+    checkout: Path
+    variables: Mapping[str, str]
+
+    def types(self, commands: str) -> None:
+        """Runs a block."""
+        path = f"{self.checkout}/.venv/bin:{os.environ['PATH']}"
+        environment = {**os.environ, "PATH": path, **self.variables}
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", commands],  # noqa: S607 - as its reader has it
+            cwd=self.checkout,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{commands}\n{done.stdout}{done.stderr}"
+
+    def writes(self, name: str, text: str) -> None:
+        """Writes a file of values."""
+        (self.checkout / name).write_text(text)
+
+
+@pytest.fixture
+def page(namespace: Namespace) -> Page:
+    return Page.read(
+        {
+            "db.example.com": f"dev-postgres.{namespace.name}",
+            "s3.example.com": f"dev-s3.{namespace.name}:7070",
+            "registry.example.com/data": os.environ["REGISTRY"],
+            "postgresqlDatabase: dagster": f"postgresqlDatabase: {DATABASE}",
+            'requests: {cpu: "2"}': "requests: {cpu: 100m}",
+            "nodeSelector: {pool: batch}": "nodeSelector: {kubernetes.io/os: linux}",
+            "rollback orders 7": "rollback orders 1",
+            "secrets: [lake] ": "secrets: [lake, s3] ",
+        }
+    )
+
+
+@pytest.fixture
+def reader(installation: Installation, checkout: Path) -> Iterator[Reader]:
+    run("git", "init", "--quiet", cwd=checkout)
+    run("git", "add", "--all", cwd=checkout)
+    author = ("-c", "user.name=reader", "-c", "user.email=reader@example.com")
+    run("git", *author, "commit", "--quiet", "--message", "The page's reader", cwd=checkout)
+    run("kubectl", "delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s")
+    password = secret(installation.namespace, "dagster-postgresql")["postgresql-password"]
+    for name in (DATABASE, LAKE):
+        installation.empty_database(name)
+    installation.psql(f"DROP ROLE IF EXISTS {LAKE}")
+    installation.psql(f"CREATE ROLE {LAKE} SUPERUSER LOGIN PASSWORD '{password}'")
+    installation.admit_visitors()
+    for bucket in BUCKETS:
+        installation.namespace.kubectl("exec", "dev-s3-0", "--", "mkdir", "-p", f"/data/{bucket}")
+    key = secret(installation.namespace, "dev-s3")
+    yield Reader(checkout, {"PASSWORD": password, **key})
+    run("kubectl", "delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
+
+
+def test_what_the_page_says_can_be_done_word_by_word(page: Page, reader: Reader) -> None:
+    data = Namespace(NAMESPACE)
+    reader.types(page.bash("1. The images", "2. What the platform needs"))
+    reader.writes("platform.yaml", page.yaml("3. The platform"))
+    reader.types(page.bash("3. The platform"))
+    reader.writes("code_locations/orders/deploy/prod.yaml", page.yaml("4. The code locations"))
+    with data.forward("service/forge-dagster-webserver", 3000) as url:
+        ui = Dagster(url)
+        for commands in page.blocks["4. The code locations", "bash"]:
+            reader.types(commands)
+        wait_until(lambda: "enriched_orders" in ui.assets("orders"), 30, "orders in the UI")
+        reader.types(page.bash("Upgrading the platform"))
+        rolled_out(data)
+        wait_until(lambda: "enriched_orders" in ui.assets("orders"), 30, "orders in the UI")
+    history = json.loads(run("helm", "history", "orders", "-n", NAMESPACE, "-o", "json"))
+    assert [found["description"] for found in history] == [
+        "Install complete",
+        "Upgrade complete",
+        "Rollback to 1",
+    ]
+    reader.types(page.bash("Removing it").replace("kubectl delete priorityclass", "echo keeps"))
+    assert data.get("deployment") == []
+
+
+def rolled_out(namespace: Namespace) -> None:
+    for found in namespace.get("deployment"):
+        name = found["metadata"]["name"]
+        namespace.kubectl("rollout", "status", f"deployment/{name}", "--timeout=120s")
