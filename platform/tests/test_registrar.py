@@ -11,9 +11,10 @@ from typing import Any
 import httpx
 import pytest
 from dagster_servers import HOST, code_server, webserver, write_workspace
+from kubernetes import client
 from on_cluster import wait_until
 
-from forge_platform.registrar.cluster import Cluster, ControlPod
+from forge_platform.registrar.cluster import Cluster, ControlPod, control_pod
 from forge_platform.registrar.code_server import server_id
 from forge_platform.registrar.registrar import Registrar
 from forge_platform.registrar.webserver import Webserver
@@ -140,3 +141,24 @@ def test_a_location_that_does_not_answer_holds_up_no_other(
         namespace.serve("silent", free_port())
         step_until_shown(registrar, shown, orders=port)
         assert not registrar.step()
+
+
+def test_a_pod_is_as_ready_as_its_first_container() -> None:
+    def status(name: str, *, ready: bool) -> client.V1ContainerStatus:
+        return client.V1ContainerStatus(
+            name=name, container_id=name, image="", image_id="", ready=ready, restart_count=0
+        )
+
+    containers = [client.V1Container(name=name) for name in ("dagster", "auth-proxy")]
+    pod = client.V1Pod(
+        metadata=client.V1ObjectMeta(name="webserver", uid="uid"),
+        spec=client.V1PodSpec(containers=containers),
+        status=client.V1PodStatus(container_statuses=[]),
+    )
+    assert (control_pod(pod).process, control_pod(pod).ready) == ("uid", False)
+    # The kubelet sorts them by name.
+    pod.status.container_statuses = [
+        status("auth-proxy", ready=False),
+        status("dagster", ready=True),
+    ]
+    assert (control_pod(pod).process, control_pod(pod).ready) == ("dagster", True)

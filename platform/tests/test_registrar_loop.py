@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import httpx
+import pytest
 
 from forge_platform.registrar.health import failing_loops, health_server
-from forge_platform.registrar.loop import Loop
+from forge_platform.registrar.loop import Loop, watch_for_ever
 
 
 class Step:
@@ -81,6 +82,17 @@ def test_without_a_change_a_step_is_done_once_a_period() -> None:
     step = Step(always(True))
     start(step, period=0.2)
     step.wait_for(3, limit=5)
+
+
+def test_a_watch_that_fails_wakes_its_loop_and_begins_anew() -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise ValueError("not JSON")
+
+    def wake() -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        watch_for_ever(fails, "data", {}, wake)
 
 
 @contextmanager

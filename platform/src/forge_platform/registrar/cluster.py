@@ -205,12 +205,14 @@ def _endpoint(endpoint: client.V1Endpoint) -> Endpoint:
 
 def control_pod(pod: client.V1Pod) -> ControlPod:
     """A pod of the control plane; its first container is the one that counts."""
-    statuses: Sequence[client.V1ContainerStatus] = pod.status.container_statuses or []
-    process = statuses[0].container_id if statuses else None
+    # The kubelet sorts the statuses by name: a sidecar's may come first.
+    first = pod.spec.containers[0].name
+    statuses = {status.name: status for status in pod.status.container_statuses or ()}
+    status = statuses.get(first)
     return ControlPod(
         name=pod.metadata.name,
         address=pod.status.pod_ip or "",
-        ready=bool(statuses) and statuses[0].ready,
-        process=process or pod.metadata.uid,
+        ready=bool(status and status.ready),
+        process=(status and status.container_id) or pod.metadata.uid,
         workspace=(pod.metadata.annotations or {}).get(WORKSPACE_ANNOTATION),
     )

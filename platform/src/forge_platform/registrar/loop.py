@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import urllib3
 from kubernetes import client, watch
 
 from forge_platform.logs import event
@@ -92,7 +91,7 @@ def watch_for_ever(
                 **filters,
             ):
                 wake()
-        except (client.ApiException, urllib3.exceptions.HTTPError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next watch may work
             log.warning(event("watch_failed", call=call.__name__, reason=_reason(error)))
         time.sleep(max(0.0, begun + 1 - time.monotonic()))
         wake()
