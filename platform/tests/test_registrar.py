@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,17 +11,18 @@ from typing import Any
 
 import httpx
 import pytest
-from dagster_servers import HOST, code_server, webserver, write_workspace
+from dagster_servers import HOST, code_server, hanging_code_server, webserver, write_workspace
 from kubernetes import client
 from on_cluster import wait_until
 
 from forge_platform.registrar.cluster import Cluster, ControlPod, control_pod
 from forge_platform.registrar.code_server import server_id
 from forge_platform.registrar.registrar import Registrar
-from forge_platform.registrar.webserver import Webserver
-from forge_platform.registrar.workspace import CodeServer, Endpoint, parse
+from forge_platform.registrar.webserver import Loaded, Webserver
+from forge_platform.registrar.workspace import CodeServer, Endpoint, parse, render
 from forge_platform.testing import free_port
 
+SERVICE = "localhost"
 LOADED = "{ locationStatusesOrError { ... on WorkspaceLocationStatusEntries { entries "
 LOADED += "{ name updateTimestamp } } } }"
 
@@ -37,7 +39,7 @@ class Namespace(Cluster):
         endpoint = Endpoint(pod, HOST, "set", ready=True, terminating=False)
         self.servers[location] = CodeServer(
             location=location,
-            service="localhost",
+            service=SERVICE,
             address=HOST,
             port=port,
             created=datetime.now(UTC),
@@ -81,15 +83,20 @@ def registrar(shown: Webserver, namespace: Namespace, monkeypatch: pytest.Monkey
     return Registrar(namespace, int(shown.url.rpartition(":")[2]))
 
 
+def step_until(registrar: Registrar, reached: Callable[[], bool]) -> None:
+    def step() -> bool:
+        registrar.step()
+        return reached()
+
+    wait_until(step, 60, "the locations in the webserver", pause=0.1)
+
+
 def step_until_shown(registrar: Registrar, shown: Webserver, **ports: int) -> None:
     """Steps until the webserver has exactly the locations that are served at these ports."""
-    expected = {name: server_id(HOST, port) for name, port in ports.items()}
-
-    def reached() -> bool:
-        registrar.step()
-        return shown.locations() == expected
-
-    wait_until(reached, 60, "the locations in the webserver", pause=0.1)
+    expected = {
+        name: Loaded(server_id(HOST, port), (SERVICE, port)) for name, port in ports.items()
+    }
+    step_until(registrar, lambda: shown.locations() == expected)
 
 
 def loaded_at(shown: Webserver) -> dict[str, float]:
@@ -107,7 +114,7 @@ def test_a_location_comes_moves_and_goes(
         step_until_shown(registrar, shown, orders=port)
         namespace.serve("orders", other)
         step_until_shown(registrar, shown, orders=other)
-        assert parse(namespace.workspace_text()) == {"orders": ("localhost", other)}
+        assert parse(namespace.workspace_text()) == {"orders": (SERVICE, other)}
     del namespace.servers["orders"]
     step_until_shown(registrar, shown)
 
@@ -132,15 +139,23 @@ def test_only_the_location_that_changed_is_loaded_again(
     assert after["customers"] == before["customers"]
 
 
-def test_a_location_that_does_not_answer_holds_up_no_other(
+def test_locations_that_hang_hold_up_no_other(
     tmp_path: Path, registrar: Registrar, shown: Webserver, namespace: Namespace
 ) -> None:
-    port = free_port()
-    with code_server(tmp_path, port):
-        namespace.serve("orders", port)
-        namespace.serve("silent", free_port())
-        step_until_shown(registrar, shown, orders=port)
+    orders, known, new = free_port(), free_port(), free_port()
+    namespace.serve("orders", orders)
+    namespace.serve("known", known)
+    namespace.write_workspace(render({"orders": (SERVICE, orders), "known": (SERVICE, known)}))
+    # Nobody answers yet, so that this takes no time.
+    shown.reload_workspace()
+    with hanging_code_server(known), hanging_code_server(new), code_server(tmp_path, orders):
+        namespace.serve("new", new)
+        begin = time.monotonic()
+        step_until(registrar, lambda: shown.locations()["orders"].server == server_id(HOST, orders))
         assert not registrar.step()
+        # Of one that hangs a webserver waits for 60 s.
+        assert time.monotonic() - begin < 40
+        assert parse(namespace.workspace_text()).keys() == {"orders", "known"}
 
 
 def test_a_pod_is_as_ready_as_its_first_container() -> None:

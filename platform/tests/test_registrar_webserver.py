@@ -8,7 +8,7 @@ from dagster_servers import HOST, code_server, webserver, write_workspace
 
 from forge_platform.errors import SourceUnavailable
 from forge_platform.registrar.code_server import server_id
-from forge_platform.registrar.webserver import ReloadRefused, Webserver
+from forge_platform.registrar.webserver import Loaded, ReloadRefused, Webserver
 from forge_platform.testing import free_port
 
 WIPE = "mutation { wipeAssets(assetPartitionRanges: []) { __typename } }"
@@ -28,14 +28,14 @@ def test_a_webserver_follows_locations_that_come_change_and_go(folder: Path) -> 
             first = server_id(HOST, port)
             write_workspace(folder, orders=port)
             found.reload_workspace()
-            assert found.locations() == {"orders": first}
+            assert found.locations() == {"orders": Loaded(first, (HOST, port))}
         with code_server(folder, port):
             second = server_id(HOST, port)
             assert second != first
             found.reload_location("orders")
-            assert found.locations() == {"orders": second}
+            assert found.locations() == {"orders": Loaded(second, (HOST, port))}
         found.reload_location("orders")
-        assert found.locations() == {"orders": None}
+        assert found.locations() == {"orders": Loaded(None, (HOST, port))}
         write_workspace(folder)
         found.reload_workspace()
         assert found.locations() == {}
@@ -49,7 +49,7 @@ def test_a_read_only_webserver_follows_locations_and_changes_nothing(folder: Pat
         write_workspace(folder, orders=port)
         found.reload_workspace()
         found.reload_location("orders")
-        assert found.locations() == {"orders": server_id(HOST, port)}
+        assert found.locations() == {"orders": Loaded(server_id(HOST, port), (HOST, port))}
         answer = httpx.post(f"{found.url}/graphql", json={"query": WIPE}).json()
     assert answer["data"]["wipeAssets"]["__typename"] == "UnauthorizedError"
 

@@ -38,29 +38,24 @@ def server(
     )
 
 
-def yes(_: CodeServer) -> bool:
-    return True
-
-
-def no(_: CodeServer) -> bool:
-    return False
+NOBODY: frozenset[str] = frozenset()
 
 
 def test_a_new_location_appears_once_its_server_answers() -> None:
     waiting = unique([server("orders", endpoint(ready=False))])
     serving = unique([server("orders", endpoint())])
-    assert wanted(waiting, {}, yes) == {}
-    assert wanted(serving, {}, no) == {}
-    assert wanted(serving, {}, yes) == {"orders": ("orders", 4000)}
+    assert wanted(waiting, {}, {"orders"}) == {}
+    assert wanted(serving, {}, NOBODY) == {}
+    assert wanted(serving, {}, {"orders"}) == {"orders": ("orders", 4000)}
 
 
 def test_a_known_location_stays_while_its_server_is_away() -> None:
     servers = unique([server("orders")])
-    assert wanted(servers, {"orders": ("orders", 4000)}, no) == {"orders": ("orders", 4000)}
+    assert wanted(servers, {"orders": ("orders", 4000)}, NOBODY) == {"orders": ("orders", 4000)}
 
 
 def test_a_location_whose_service_is_gone_is_removed() -> None:
-    assert wanted({}, {"orders": ("orders", 4000)}, yes) == {}
+    assert wanted({}, {"orders": ("orders", 4000)}, {"orders"}) == {}
 
 
 def test_of_two_services_with_one_name_the_older_one_counts() -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
 import httpx
+from google.protobuf.wrappers_pb2 import StringValue
 from on_cluster import wait_until
 
 from forge_platform.registrar.code_server import server_id
@@ -40,6 +44,33 @@ def code_server(folder: Path, port: int) -> Iterator[None]:
     with process("dagster", "api", "grpc", "-f", "defs.py", "-p", str(port), folder=folder):
         wait_until(lambda: server_id(HOST, port) is not None, 60, "the code server")
         yield
+
+
+@contextmanager
+def hanging_code_server(port: int) -> Iterator[None]:
+    """One that says its id and answers nothing else."""
+    released = threading.Event()
+
+    def answer(_: bytes, __: grpc.ServicerContext) -> bytes:
+        released.wait()
+        return b""
+
+    class Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
+        def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+            says_id = details.method.endswith("/GetServerId")
+            return grpc.unary_unary_rpc_method_handler(
+                (lambda *_: StringValue(value="hanging").SerializeToString()) if says_id else answer
+            )
+
+    with ThreadPoolExecutor() as threads:
+        server = grpc.server(threads, handlers=[Handler()])
+        server.add_insecure_port(f"{HOST}:{port}")
+        server.start()
+        try:
+            yield
+        finally:
+            released.set()
+            server.stop(None).wait()
 
 
 @contextmanager

@@ -3,20 +3,25 @@
 Each look starts from what the cluster says now, so nothing is lost when a look is missed, fails
 in between, or the registrar itself starts anew. Only which server a webserver was last made to
 load is remembered, and forgetting it costs one reload.
+
+Webservers load locations beside the loop: one that hangs takes a minute, and holds up no other.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from functools import partial
 
 from forge_platform.errors import SourceUnavailable
 from forge_platform.logs import event
+from forge_platform.registrar.background import in_background
 from forge_platform.registrar.cluster import Cluster, ControlPod, version_of
-from forge_platform.registrar.code_server import server_id
-from forge_platform.registrar.webserver import Webserver
+from forge_platform.registrar.code_server import lists_definitions, server_id
+from forge_platform.registrar.webserver import Loaded, Webserver
 from forge_platform.registrar.workspace import (
     CodeServer,
     Endpoint,
@@ -37,6 +42,8 @@ Reading it too early costs one more reload, or, when a location was removed, 20 
 webserver tries to reach it.
 """
 
+_MOMENT = 1.0
+"""Seconds that a look waits for what it has begun; what takes longer is seen by a later one."""
 
 AGAIN = (0.0, 2.0, 10.0)
 """Seconds after a change of a location's pods at which it is loaded.
@@ -86,7 +93,7 @@ class Registrar:
         self._prefix = path_prefix
         self._loaded: dict[tuple[str, str], Loading] = {}
         self._told: dict[str, float] = {}
-        self._read: dict[str, str] = {}
+        self._going: dict[tuple[str, str], Future[bool]] = {}
 
     def step(self) -> bool:
         """Looks once, and does what is due; returns whether everything is as it should be."""
@@ -97,18 +104,17 @@ class Registrar:
             )
         servers = unique(listed)
         workspace = self._write_workspace(servers)
-        version = version_of(render(workspace))
         waiting = [name for name in servers if name not in workspace and servers[name].serving]
-        self._tell_pods(version)
+        self._tell_pods(version_of(render(workspace)))
         webservers = [pod for pod in self._cluster.webservers() if pod.ready]
-        self._know_only({pod.process for pod in webservers}, version)
-        current = [self._update(pod, workspace, version, servers) for pod in webservers]
+        self._know_only({pod.process for pod in webservers})
+        current = [self._update(pod, workspace, servers) for pod in webservers]
         return all(current) and not waiting
 
     def _write_workspace(self, servers: Mapping[str, CodeServer]) -> Workspace:
         text = self._cluster.workspace_text()
         present = parse(text or "")
-        workspace = wanted(servers, present, _answers)
+        workspace = wanted(servers, present, _answering(servers, present))
         if text != render(workspace):
             self._cluster.write_workspace(render(workspace))
             added, removed = workspace.keys() - present.keys(), present.keys() - workspace.keys()
@@ -123,76 +129,60 @@ class Registrar:
                 self._cluster.tell(pod, version)
                 self._told[pod.process] = time.monotonic()
 
-    def _know_only(self, processes: Set[str], version: str) -> None:
+    def _know_only(self, processes: Set[str]) -> None:
         self._loaded = {key: done for key, done in self._loaded.items() if key[0] in processes}
         self._told = {process: at for process, at in self._told.items() if process in processes}
-        # A process that is new here has just read its file, or lacks names, which is seen.
-        self._read = {process: self._read.get(process, version) for process in processes}
+        self._going = {key: call for key, call in self._going.items() if key[0] in processes}
 
     def _update(
-        self,
-        pod: ControlPod,
-        workspace: Workspace,
-        version: str,
-        servers: Mapping[str, CodeServer],
+        self, pod: ControlPod, workspace: Workspace, servers: Mapping[str, CodeServer]
     ) -> bool:
         webserver = Webserver(f"http://{pod.address}:{self._port}{self._prefix}", pod.process)
         try:
             loaded = webserver.locations()
-            if self._is_readable(pod, loaded.keys(), workspace, version):
-                webserver.reload_workspace()
-                self._read[pod.process] = version
-                loaded = webserver.locations()
-                log.info(event("reloaded", webserver=pod.name, locations=",".join(loaded)))
-            current = [
-                self._try_location(webserver, servers[name], loaded.get(name))
-                for name in workspace
-                if name in loaded
-            ]
         except SourceUnavailable as error:
             log.warning(event("webserver_unavailable", webserver=pod.name, reason=error))
             return False
-        return all(current) and loaded.keys() == workspace.keys()
+        known = {name: found.address for name, found in loaded.items()}
+        calls = [
+            self._begin(webserver, name, self._location_update(webserver, servers[name], loaded))
+            for name, address in workspace.items()
+            if known.get(name) == address
+        ]
+        if self._is_readable(pod, known, workspace):
+            calls.append(self._begin(webserver, "", partial(_reload_workspace, webserver, pod)))
+        wait(calls, _MOMENT)
+        current = [call.done() and call.result() for call in calls]
+        return all(current) and known == workspace
 
-    def _is_readable(
-        self, pod: ControlPod, loaded: Set[str], workspace: Workspace, version: str
-    ) -> bool:
+    def _begin(self, webserver: Webserver, location: str, call: Callable[[], bool]) -> Future[bool]:
+        """Makes a call beside the loop, unless the last one for the same location goes on."""
+        key = (webserver.process, location)
+        going = self._going.get(key)
+        if going is None or going.done():
+            going = self._going[key] = in_background(call)
+        return going
+
+    def _is_readable(self, pod: ControlPod, known: Workspace, workspace: Workspace) -> bool:
         """Whether a webserver lacks what its workspace file, as far as one can tell, says."""
-        if loaded == workspace.keys() and self._read[pod.process] == version:
+        if known == workspace:
             return False
-        # Where the names are the same, the address of one has changed.
-        needed = ADDED if loaded < workspace.keys() else REMOVED
+        needed = ADDED if known.items() <= workspace.items() else REMOVED
         return time.monotonic() - self._told.get(pod.process, 0) >= needed
 
-    def _try_location(
-        self, webserver: Webserver, server: CodeServer, loaded_from: str | None
-    ) -> bool:
-        """One location that hangs does not hold up the others."""
-        try:
-            return self._update_location(webserver, server, loaded_from)
-        except SourceUnavailable as error:
-            log.warning(event("location_unavailable", location=server.location, reason=error))
-            return False
+    def _location_update(
+        self, webserver: Webserver, server: CodeServer, loaded: Mapping[str, Loaded]
+    ) -> Callable[[], bool]:
+        loading, loaded_from = self._loading(webserver, server), loaded[server.location].server
 
-    def _update_location(
-        self, webserver: Webserver, server: CodeServer, loaded_from: str | None
-    ) -> bool:
-        """Reloads a location when the pods behind it changed; returns whether it is current."""
-        if server.is_between_versions:
-            # What the webserver loads now could be half of each. The old one leaves in a moment.
-            return False
-        ids = {server_id(endpoint.address, server.port) for endpoint in server.serving}
-        if not ids or None in ids:
-            return not server.serving
-        loading = self._loading(webserver, server)
-        if loaded_from in ids and not loading.is_due:
-            return loading.is_over
-        webserver.reload_location(server.location)
-        now_from = webserver.locations().get(server.location)
-        log.info(event("reloaded", location=server.location, server=now_from))
-        if now_from in ids:
-            loading.times = min(loading.times + 1, len(AGAIN))
-        return loading.is_over
+        def update() -> bool:
+            try:
+                return _update_location(webserver, server, loading, loaded_from)
+            except SourceUnavailable as error:
+                log.warning(event("location_unavailable", location=server.location, reason=error))
+                return False
+
+        return update
 
     def _loading(self, webserver: Webserver, server: CodeServer) -> Loading:
         key, serving = (webserver.process, server.location), frozenset(server.serving)
@@ -201,6 +191,48 @@ class Registrar:
         return self._loaded[key]
 
 
-def _answers(server: CodeServer) -> bool:
-    """Whether the Service leads to the pod already: its kube-proxy comes a moment later."""
-    return server_id(server.address, server.port) is not None
+def _reload_workspace(webserver: Webserver, pod: ControlPod) -> bool:
+    """Has the workspace file read; what is loaded then is for the next look."""
+    try:
+        webserver.reload_workspace()
+    except SourceUnavailable as error:
+        log.warning(event("webserver_unavailable", webserver=pod.name, reason=error))
+    else:
+        log.info(event("reloaded", webserver=pod.name))
+    return False
+
+
+def _update_location(
+    webserver: Webserver, server: CodeServer, loading: Loading, loaded_from: str | None
+) -> bool:
+    """Reloads a location when the pods behind it changed; returns whether it is current."""
+    if server.is_between_versions:
+        # What the webserver loads now could be half of each. The old one leaves in a moment.
+        return False
+    ids = {server_id(endpoint.address, server.port) for endpoint in server.serving}
+    if not ids or None in ids:
+        return not server.serving
+    if loaded_from in ids and not loading.is_due:
+        return loading.is_over
+    webserver.reload_location(server.location)
+    loaded = webserver.locations().get(server.location)
+    now_from = loaded.server if loaded else None
+    log.info(event("reloaded", location=server.location, server=now_from))
+    if now_from in ids:
+        loading.times = min(loading.times + 1, len(AGAIN))
+    return loading.is_over
+
+
+def _answering(servers: Mapping[str, CodeServer], present: Workspace) -> Set[str]:
+    """The new locations whose Service leads to a server that can be loaded.
+
+    Their kube-proxy comes a moment after their pod, and one that hangs would hold up the reload of
+    the whole workspace.
+    """
+    calls = {
+        name: in_background(partial(lists_definitions, server.address, server.port))
+        for name, server in servers.items()
+        if name not in present and server.serving
+    }
+    wait(calls.values())
+    return {name for name, call in calls.items() if call.result()}

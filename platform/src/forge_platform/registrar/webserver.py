@@ -14,7 +14,11 @@ _LOCATIONS = """
 {
   workspaceOrError {
     ... on Workspace {
-      locationEntries { name locationOrLoadError { ... on RepositoryLocation { serverId } } }
+      locationEntries {
+        name
+        displayMetadata { key value }
+        locationOrLoadError { ... on RepositoryLocation { serverId } }
+      }
     }
     ... on PythonError { message }
   }
@@ -41,11 +45,29 @@ mutation Reload($name: String!) {
 }
 """
 
+_ANSWERS, _LOADS = 10, 600
+"""Seconds for what a webserver knows, and for what it asks code servers: each that hangs takes it
+one to three minutes, and asking again meanwhile would have it load the same twice.
+"""
+
 _RELOADED = frozenset({"Workspace", "WorkspaceLocationEntry", "RepositoryLocationNotFound"})
 
 
 class ReloadRefused(SourceUnavailable):
     """The webserver does not reload: it failed to, or is read-only and not of this platform."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a webserver has of a location.
+
+    Attributes:
+        server: the id of the server that it was loaded from, None when it is not loaded.
+        address: host and port that the workspace file said when it was read.
+    """
+
+    server: str | None
+    address: tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -59,25 +81,24 @@ class Webserver:
 
     url: str
     process: str
-    timeout: float = 60
 
-    def locations(self) -> Mapping[str, str | None]:
-        """The id of the server that each location was loaded from, None for one not loaded."""
+    def locations(self) -> Mapping[str, Loaded]:
+        """The locations of its workspace, by name."""
         entries = self._ask(_LOCATIONS)["workspaceOrError"].get("locationEntries", ())
-        return {entry["name"]: _server_id(entry["locationOrLoadError"]) for entry in entries}
+        return {entry["name"]: _loaded(entry) for entry in entries}
 
     def reload_workspace(self) -> None:
         """Reads the workspace file and loads every location again."""
-        _expect_reloaded(self._ask(_RELOAD_WORKSPACE)["reloadWorkspace"])
+        _expect_reloaded(self._ask(_RELOAD_WORKSPACE, _LOADS)["reloadWorkspace"])
 
     def reload_location(self, name: str) -> None:
         """Loads one location again."""
-        _expect_reloaded(self._ask(_RELOAD_LOCATION, name=name)["reloadRepositoryLocation"])
+        _expect_reloaded(self._ask(_RELOAD_LOCATION, _LOADS, name=name)["reloadRepositoryLocation"])
 
-    def _ask(self, document: str, **variables: object) -> dict[str, Any]:
+    def _ask(self, document: str, timeout: float = _ANSWERS, **variables: object) -> dict[str, Any]:
         body = {"query": document, "variables": variables}
         try:
-            response = httpx.post(f"{self.url}/graphql", json=body, timeout=self.timeout)
+            response = httpx.post(f"{self.url}/graphql", json=body, timeout=timeout)
             answer = response.json()
         except (httpx.HTTPError, ValueError) as error:
             reason = type(error).__name__
@@ -93,5 +114,9 @@ def _expect_reloaded(result: Mapping[str, Any]) -> None:
         raise ReloadRefused(f"{result['__typename']}: {result.get('message')}")
 
 
-def _server_id(location: Mapping[str, Any] | None) -> str | None:
-    return location.get("serverId") if location else None
+def _loaded(entry: Mapping[str, Any]) -> Loaded:
+    shown = {item["key"]: item["value"] for item in entry["displayMetadata"]}
+    return Loaded(
+        server=(entry["locationOrLoadError"] or {}).get("serverId"),
+        address=(shown.get("host", ""), int(shown.get("port", 0))),
+    )

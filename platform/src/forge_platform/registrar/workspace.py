@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -73,14 +73,12 @@ def duplicates(servers: Iterable[CodeServer]) -> Sequence[CodeServer]:
     return [server for server in listed if kept[server.location] is not server]
 
 
-def wanted(
-    servers: Mapping[str, CodeServer], present: Workspace, answers: Callable[[CodeServer], bool]
-) -> Workspace:
+def wanted(servers: Mapping[str, CodeServer], present: Workspace, answering: Set[str]) -> Workspace:
     """The workspace to be: a new location once its server answers, a known one while it exists."""
     return {
         name: (server.service, server.port)
         for name, server in sorted(servers.items())
-        if name in present or (server.serving and answers(server))
+        if name in present or (server.serving and name in answering)
     }
 
 
