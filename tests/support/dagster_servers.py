@@ -21,7 +21,15 @@ from forge_platform.registrar.workspace import render
 from forge_platform.testing import free_port
 
 HOST = "127.0.0.1"
-DEFINITIONS = "import dagster as dg\n\ndefs = dg.Definitions()\n"
+DEFINITIONS = """
+import dagster as dg
+
+@dg.job
+def a_job():
+    pass
+
+defs = dg.Definitions(jobs=[a_job])
+"""
 
 
 @contextmanager
