@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -28,32 +28,60 @@ class ApiServer:
 
     jobs: list[client.V1Job] = field(default_factory=list)
     pods: list[client.V1Pod] = field(default_factory=list)
+    events: list[client.CoreV1Event] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
 
-    def list_namespaced_job(self, *_: object, **__: object) -> Any:
-        return SimpleNamespace(items=self.jobs)
+    def list_namespaced_job(self, *_: object, label_selector: str, **__: object) -> Any:
+        return SimpleNamespace(items=selected(self.jobs, label_selector))
 
-    def list_namespaced_pod(self, *_: object, **__: object) -> Any:
-        return SimpleNamespace(items=self.pods)
+    def list_namespaced_pod(self, *_: object, label_selector: str, **__: object) -> Any:
+        return SimpleNamespace(items=selected(self.pods, label_selector))
 
     def list_namespaced_event(self, *_: object, **__: object) -> Any:
-        return SimpleNamespace(items=[])
+        return SimpleNamespace(items=self.events)
 
     def delete_namespaced_job(self, name: str, *_: object, **__: object) -> None:
         self.deleted.append(name)
 
-    def add(self, run_id: str, phase: str, annotations: Mapping[str, str] | None = None) -> None:
-        """A run's Job, with one pod."""
+    def add(
+        self,
+        run_id: str,
+        phase: str,
+        annotations: Mapping[str, str] | None = None,
+        component: str = "run_worker",
+    ) -> None:
+        """A Job of a run, with one pod, made after those before."""
+        labels = {RUN_ID: run_id, "app.kubernetes.io/component": component}
         metadata = client.V1ObjectMeta(
-            name="job", uid="job", labels={RUN_ID: run_id}, annotations=dict(annotations or {})
+            name=f"job-{len(self.jobs)}",
+            uid=f"job-{len(self.jobs)}",
+            labels=labels,
+            annotations=dict(annotations or {}),
+            creation_timestamp=datetime.now(UTC),
         )
-        self.jobs.append(client.V1Job(metadata=metadata, status=client.V1JobStatus()))
-        created = datetime.now(UTC)
+        ended = {"Succeeded": "Complete", "Failed": "Failed"}.get(phase)
+        conditions = [client.V1JobCondition(type=ended, status="True")] if ended else []
+        status = client.V1JobStatus(conditions=conditions)
+        self.jobs.append(client.V1Job(metadata=metadata, status=status))
+        uid = f"pod-{len(self.pods)}"
         metadata = client.V1ObjectMeta(
-            name="pod", uid="pod", labels={RUN_ID: run_id}, creation_timestamp=created
+            name=uid, uid=uid, labels=labels, creation_timestamp=datetime.now(UTC)
         )
         status = client.V1PodStatus(phase=phase)
         self.pods.append(client.V1Pod(metadata=metadata, status=status))
+
+
+def selected(objects: Sequence[Any], selector: str) -> Sequence[Any]:
+    """The objects that a label selector with ``name`` and ``name=value`` names."""
+    terms = [term.partition("=") for term in selector.split(",")]
+    return [
+        found
+        for found in objects
+        if all(
+            found.metadata.labels.get(name) == value if is_given else name in found.metadata.labels
+            for name, is_given, value in terms
+        )
+    ]
 
 
 class Clock:
@@ -84,9 +112,24 @@ def clock() -> Clock:
 
 @pytest.fixture
 def keeper(instance: dg.DagsterInstance, api: ApiServer, clock: Clock) -> RunKeeper:
+    return made_keeper(instance, api, clock)
+
+
+def made_keeper(instance: dg.DagsterInstance, api: ApiServer, clock: Clock) -> RunKeeper:
     made: Any = RunKeeper(lambda: instance, "data", Patience(), RETENTION, clock)
     made._core = made._batch = api
     return made  # type: ignore[no-any-return]
+
+
+def status_of(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus:
+    run = instance.get_run_by_id(run_id)
+    assert run is not None
+    return run.status
+
+
+def said(instance: dg.DagsterInstance, run_id: str) -> Sequence[str]:
+    """The texts of a run's log."""
+    return [str(record.event_log_entry) for record in instance.get_records_for_run(run_id).records]
 
 
 def begin_run(instance: dg.DagsterInstance) -> str:
@@ -110,12 +153,11 @@ def test_a_run_without_a_job_is_failed_when_it_has_been_so_for_a_while(
     assert not keeper.step()
     clock.now += timedelta(seconds=20)
     keeper.step()
-    assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.STARTED  # type: ignore[union-attr]
+    assert status_of(instance, run_id) is dg.DagsterRunStatus.STARTED
     clock.now += timedelta(seconds=20)
     keeper.step()
-    assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.FAILURE  # type: ignore[union-attr]
-    said = [str(record.event_log_entry) for record in instance.get_records_for_run(run_id).records]
-    assert any("Its Kubernetes Job does not exist" in text for text in said)
+    assert status_of(instance, run_id) is dg.DagsterRunStatus.FAILURE
+    assert any("Its Kubernetes Job does not exist" in text for text in said(instance, run_id))
 
 
 def test_a_run_with_a_job_goes_on(
@@ -126,7 +168,7 @@ def test_a_run_with_a_job_goes_on(
     assert keeper.step()
     clock.now += timedelta(hours=1)
     assert keeper.step()
-    assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.STARTED  # type: ignore[union-attr]
+    assert status_of(instance, run_id) is dg.DagsterRunStatus.STARTED
     assert api.deleted == []
 
 
@@ -143,7 +185,7 @@ def test_the_job_of_a_run_that_ended_is_removed_when_nobody_looks_any_more(
     assert api.deleted == []
     clock.now += RETENTION + timedelta(seconds=1)
     keeper.step()
-    assert api.deleted == ([] if annotations else ["job"])
+    assert api.deleted == ([] if annotations else ["job-0"])
 
 
 @pytest.mark.parametrize("annotations", [{}, OWN_TTL], ids=["", "kept by its own TTL"])
@@ -155,7 +197,54 @@ def test_the_job_of_a_pod_that_never_started_is_removed_at_once(
 ) -> None:
     add_ended_run(instance, api, "Pending", annotations)
     keeper.step()
-    assert api.deleted == ["job"]
+    assert api.deleted == ["job-0"]
+
+
+def test_a_step_that_ended_in_a_job_of_its_own_is_not_its_run(
+    keeper: RunKeeper, instance: dg.DagsterInstance, api: ApiServer
+) -> None:
+    run_id = begin_run(instance)
+    api.add(run_id, "Running")
+    api.add(run_id, "Succeeded", component="step_worker")
+    assert keeper.step()
+    assert status_of(instance, run_id) is dg.DagsterRunStatus.STARTED
+
+
+def test_the_jobs_of_the_steps_are_removed_with_that_of_their_run(
+    keeper: RunKeeper, instance: dg.DagsterInstance, api: ApiServer, clock: Clock
+) -> None:
+    add_ended_run(instance, api, "Failed", {})
+    api.add(api.pods[0].metadata.labels[RUN_ID], "Running", component="step_worker")
+    keeper.step()
+    assert api.deleted == []
+    clock.now += RETENTION + timedelta(seconds=1)
+    keeper.step()
+    assert api.deleted == ["job-0", "job-1"]
+
+
+def test_a_job_whose_process_hangs_does_not_wait_for_its_own_ttl(
+    keeper: RunKeeper, instance: dg.DagsterInstance, api: ApiServer, clock: Clock
+) -> None:
+    add_ended_run(instance, api, "Running", OWN_TTL)
+    keeper.step()
+    assert api.deleted == []
+    clock.now += RETENTION + timedelta(seconds=1)
+    keeper.step()
+    assert api.deleted == ["job-0"]
+
+
+def test_what_kubernetes_did_is_said_once(
+    instance: dg.DagsterInstance, api: ApiServer, clock: Clock
+) -> None:
+    run_id = begin_run(instance)
+    api.add(run_id, "Failed")
+    api.pods[0].status.reason, api.pods[0].status.message = "Evicted", "The node was low on memory."
+    failed = DagsterEvent(DagsterEventType.PIPELINE_FAILURE.value, "any", message="terminated")
+    instance.report_dagster_event(failed, run_id)
+    for _ in range(2):
+        # The second has just been started.
+        made_keeper(instance, api, clock).step()
+    assert len([text for text in said(instance, run_id) if "low on memory" in text]) == 1
 
 
 def test_a_database_that_is_away_at_the_start_is_waited_for(

@@ -25,6 +25,9 @@ from forge_platform.registrar.diagnosis import Diagnosis, Patience, Stage, diagn
 log = logging.getLogger(__name__)
 
 RUN_ID = "dagster/run-id"
+COMPONENT, WORKER = "app.kubernetes.io/component", "run_worker"
+"""Label of the Job and the pod of a run's own process; those of its steps have another value."""
+_WORKERS = f"{RUN_ID},{COMPONENT}={WORKER}"
 _EVICTED = "type=Warning,reason=Evicted"
 _TIMEOUT = (3, 15)
 _Status = dg.DagsterRunStatus
@@ -34,10 +37,17 @@ _ENDED = frozenset({_Status.SUCCESS, _Status.FAILURE, _Status.CANCELED})
 
 @dataclass
 class RunObjects:
-    """What Kubernetes has of one run."""
+    """What Kubernetes has of one run.
+
+    Attributes:
+        jobs: of the run's own process.
+        pods: of those Jobs.
+        steps: Jobs that the run made, for a step or inside one.
+    """
 
     jobs: list[client.V1Job] = field(default_factory=list)
     pods: list[client.V1Pod] = field(default_factory=list)
+    steps: list[client.V1Job] = field(default_factory=list)
 
     @property
     def job(self) -> client.V1Job | None:
@@ -127,8 +137,9 @@ class RunKeeper:
     def _objects(self) -> Mapping[str, RunObjects]:
         found: dict[str, RunObjects] = defaultdict(RunObjects)
         for job in self._list(self._batch.list_namespaced_job, label_selector=RUN_ID):
-            found[job.metadata.labels[RUN_ID]].jobs.append(job)
-        for pod in self._list(self._core.list_namespaced_pod, label_selector=RUN_ID):
+            objects = found[job.metadata.labels[RUN_ID]]
+            (objects.jobs if _is_worker(job) else objects.steps).append(job)
+        for pod in self._list(self._core.list_namespaced_pod, label_selector=_WORKERS):
             found[pod.metadata.labels[RUN_ID]].pods.append(pod)
         return found
 
@@ -184,8 +195,8 @@ class RunKeeper:
         pending = _is_pending(objects)
         jobs = [
             job
-            for job in objects.jobs
-            if not job.metadata.deletion_timestamp and (pending or not _has_own_ttl(job))
+            for job in (*objects.jobs, *objects.steps)
+            if not job.metadata.deletion_timestamp and (pending or not _goes_by_ttl(job))
         ]
         ended = self._ended_at(run) if jobs else None
         if ended and self._now() - ended < self._retention and not pending:
@@ -219,9 +230,17 @@ class RunKeeper:
     def _explain(self, run: dg.DagsterRun) -> None:
         """Says in a failed run's log what Kubernetes did: the run itself does not know."""
         reason = self._killed.get(run.run_id)
-        if reason and self._is_unexplained(run):
-            self._explained.add(run.run_id)
+        if not reason or not self._is_unexplained(run):
+            return
+        self._explained.add(run.run_id)
+        if not self._is_said(run.run_id, reason):
             self._instance.report_engine_event(f"Kubernetes ended the run's pod. {reason}", run)
+
+    def _is_said(self, run_id: str, reason: str) -> bool:
+        """Whether the run's log has it: what was said before a restart is not remembered."""
+        kinds = {dg.DagsterEventType.ENGINE_EVENT, dg.DagsterEventType.RUN_FAILURE}
+        entries = self._instance.all_logs(run_id, of_type=kinds)
+        return any(reason in (entry.get_dagster_event().message or "") for entry in entries)
 
     def _delete(self, job: client.V1Job) -> None:
         log.info(event("job_removed", job=job.metadata.name))
@@ -247,9 +266,15 @@ def _last_seen(found: client.CoreV1Event) -> datetime:
     return seen
 
 
-def _has_own_ttl(job: client.V1Job) -> bool:
-    """Whether a location's values say how long it is kept."""
-    return KEPT in (job.metadata.annotations or {})
+def _is_worker(job: client.V1Job) -> bool:
+    return bool(job.metadata.labels.get(COMPONENT) == WORKER)
+
+
+def _goes_by_ttl(job: client.V1Job) -> bool:
+    """Whether Kubernetes removes it when a location's values say: its time counts from its end."""
+    kept = KEPT in (job.metadata.annotations or {})
+    ended = {"Complete", "Failed"}
+    return kept and any(c.type in ended and c.status == "True" for c in job.status.conditions or ())
 
 
 def _is_pending(objects: RunObjects) -> bool:
