@@ -17,11 +17,14 @@ def from_api(kind: str, content: dict[str, Any]) -> Any:
     return client.ApiClient()._ApiClient__deserialize(content, kind)
 
 
-def pod(name: str = "pod", *, created: str = CREATED, **status: Any) -> Any:
+def pod(
+    name: str = "pod", *, created: str = CREATED, deleted: str | None = None, **status: Any
+) -> Any:
     container = {"name": "dagster", "resources": {"limits": {"memory": "512Mi"}}}
     metadata = {"name": name, "uid": f"uid-of-{name}", "creationTimestamp": created}
-    content = {"metadata": metadata, "spec": {"containers": [container]}, "status": status}
-    return from_api("V1Pod", content)
+    spec = {"containers": [container], "nodeName": "node-1"}
+    content = {"metadata": {**metadata, "deletionTimestamp": deleted}, "spec": spec}
+    return from_api("V1Pod", {**content, "status": status})
 
 
 def container(**state: Any) -> dict[str, Any]:
@@ -29,8 +32,8 @@ def container(**state: Any) -> dict[str, Any]:
     return {"name": "dagster", "image": "orders:1", "state": state, **required}
 
 
-def ended(reason: str, exit_code: int) -> list[dict[str, Any]]:
-    return [container(terminated={"reason": reason, "exitCode": exit_code})]
+def ended(reason: str, exit_code: int, message: str | None = None) -> list[dict[str, Any]]:
+    return [container(terminated={"reason": reason, "exitCode": exit_code, "message": message})]
 
 
 def waiting(reason: str, message: str | None = None) -> list[dict[str, Any]]:
@@ -99,6 +102,36 @@ def test_what_held_a_pod_back_for_a_moment_is_over_when_its_image_is_pulled() ->
     assert diagnose(job(), [creating], [pulling, failed]) is not None
 
 
+def test_an_image_that_is_pulled_again_is_given_the_time_of_a_pull() -> None:
+    refused = pod(phase="Pending", containerStatuses=waiting("ErrImagePull", "why"))
+    first, failed, again = (
+        warning("uid-of-pod", reason, "") for reason in ("Pulling", "Failed", "Pulling")
+    )
+    for events, stage in (
+        ([first, failed], Stage.STUCK),
+        ([first, failed, again], Stage.PULLING),
+        ([first, failed, again, failed], Stage.STUCK),
+    ):
+        assert diagnose(job(), [refused], events) == Diagnosis(stage, "ErrImagePull: why")
+
+
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [
+        ("FailedCreatePodSandBox", "cni plugin not initialized"),
+        ("FailedAttachVolume", "Multi-Attach error"),
+        (
+            "FailedMount",
+            "driver name ebs.csi.aws.com not found in the list of registered CSI drivers",
+        ),
+    ],
+)
+def test_a_node_that_is_new_is_given_the_time_of_a_node(reason: str, message: str) -> None:
+    creating = pod(phase="Pending", containerStatuses=waiting("ContainerCreating"))
+    found = diagnose(job(), [creating], [warning("uid-of-pod", reason, message)])
+    assert found == Diagnosis(Stage.NODE, f"{reason}: {message}")
+
+
 def test_a_pod_without_a_node_is_unschedulable_since_it_exists() -> None:
     condition = {
         "type": "PodScheduled",
@@ -162,6 +195,30 @@ def test_a_process_that_ends_by_itself_was_not_killed() -> None:
     assert killed(done) is None
 
 
+def test_a_process_that_ends_says_its_last_words() -> None:
+    output = "begin " + 1000 * "." + " ModuleNotFoundError: orders"
+    reason = reason_of(
+        diagnose(job(), [pod(phase="Failed", containerStatuses=ended("Error", 1, output))], [])
+    )
+    assert reason.startswith("Error: container dagster ended with exit code 1. It said:\n")
+    assert reason.endswith("ModuleNotFoundError: orders")
+    assert "begin" not in reason
+
+
+def test_a_pod_on_a_dead_node_is_lost_a_minute_after_it_should_have_ended() -> None:
+    running = [container(running={})]
+    found = diagnose(job(), [pod(deleted=CREATED, phase="Running", containerStatuses=running)], [])
+    assert found is not None
+    assert (found.stage, found.since) == (Stage.LOST, NOW)
+    assert "node-1" in found.reason
+    early = NOW - timedelta(minutes=5)
+    waits = [
+        Patience().is_over(found, first_seen=early, now=NOW + timedelta(seconds=seconds))
+        for seconds in (-200, 59, 60)
+    ]
+    assert waits == [False, False, True]
+
+
 def test_the_newest_pod_of_a_run_counts() -> None:
     old = pod("old", phase="Failed", containerStatuses=ended("Error", 1))
     new = pod("new", created="2026-01-01T00:01:00Z", phase="Running")
@@ -183,7 +240,8 @@ def test_patience_depends_on_what_may_get_better() -> None:
     assert over_after(Stage.ENDED, 0)
     assert [over_after(Stage.STUCK, seconds) for seconds in (14, 15)] == [False, True]
     assert [over_after(Stage.MISSING, seconds) for seconds in (29, 30)] == [False, True]
-    assert [over_after(Stage.UNSCHEDULABLE, seconds) for seconds in (299, 300)] == [False, True]
+    for stage in (Stage.UNSCHEDULABLE, Stage.NODE, Stage.PULLING):
+        assert [over_after(stage, seconds) for seconds in (299, 300)] == [False, True]
 
 
 def test_what_kubernetes_dates_counts_from_then() -> None:

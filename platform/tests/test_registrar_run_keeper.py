@@ -233,6 +233,37 @@ def test_a_job_whose_process_hangs_does_not_wait_for_its_own_ttl(
     assert api.deleted == ["job-0"]
 
 
+def test_an_image_that_is_pulled_again_in_vain_is_not_given_its_time_twice(
+    keeper: RunKeeper, instance: dg.DagsterInstance, api: ApiServer, clock: Clock
+) -> None:
+    run_id = begin_run(instance)
+    api.add(run_id, "Pending")
+    waiting = client.V1ContainerStateWaiting(reason="ErrImagePull", message="no such tag")
+    api.pods[0].status.container_statuses = [
+        client.V1ContainerStatus(
+            name="dagster",
+            image="orders:2",
+            image_id="",
+            ready=False,
+            restart_count=0,
+            state=client.V1ContainerState(waiting=waiting),
+        )
+    ]
+    begin = clock.now
+    for second, happened in ((0, "Failed"), (12, "Pulling"), (13, "Failed"), (16, "BackOff")):
+        assert status_of(instance, run_id) is dg.DagsterRunStatus.STARTED
+        clock.now = begin + timedelta(seconds=second)
+        api.events.append(
+            client.CoreV1Event(
+                metadata=client.V1ObjectMeta(creation_timestamp=clock.now),
+                involved_object=client.V1ObjectReference(uid="pod-0"),
+                reason=happened,
+            )
+        )
+        keeper.step()
+    assert status_of(instance, run_id) is dg.DagsterRunStatus.FAILURE
+
+
 def test_what_kubernetes_did_is_said_once(
     instance: dg.DagsterInstance, api: ApiServer, clock: Clock
 ) -> None:

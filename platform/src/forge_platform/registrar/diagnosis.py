@@ -23,11 +23,20 @@ _STUCK = frozenset(
         "CrashLoopBackOff",
     }
 )
-_HOLDING_BACK = frozenset({"FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"})
+_PULLS = frozenset({"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable"})
+"""Those of them that stay while the kubelet pulls again."""
+_PULL_GOES_ON, _PULL_ENDED = frozenset({"Pulling", "Pulled"}), frozenset({"Failed", "BackOff"})
+"""Reasons of events, of which the newest says whether it does."""
+_NODE_NOT_READY = frozenset({"FailedAttachVolume", "FailedCreatePodSandBox"})
+_HOLDING_BACK = _NODE_NOT_READY | {"FailedMount"}
 """Reasons of events of a pod whose containers are not even created."""
+_NO_DRIVER = "list of registered CSI drivers"
+"""In the text of a mount that only waits for a driver to start on its node."""
 _GOES_ON = frozenset({"Pulling", "Pulled", "Created", "Started", "SuccessfulAttachVolume"})
 """Reasons of events after which what held a pod back is over."""
 _NOT_CREATED = "FailedCreate"
+_LAST_WORDS = 1000
+"""Characters of a process's output that are shown: the end of a traceback."""
 
 Condition: TypeAlias = client.V1PodCondition | client.V1JobCondition
 
@@ -39,12 +48,18 @@ class Stage(Enum):
     """It cannot get better by itself."""
     STUCK = "stuck"
     """It may get better within seconds."""
+    PULLING = "pulling"
+    """It was stuck, and its image is being pulled again."""
+    NODE = "node"
+    """Its node is not ready for it: a new one gets its network and its volumes within a minute."""
     MISSING = "missing"
     """Its Job is not there: not yet, or no longer."""
     UNSCHEDULABLE = "unschedulable"
     """It gets better when other pods end or nodes are added."""
     ENDED = "ended"
     """Its process is gone."""
+    LOST = "lost"
+    """Its pod should be gone, and its node does not say that it is."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +69,7 @@ class Diagnosis:
     Attributes:
         stage: how sure that is.
         reason: in the words of Kubernetes.
-        since: when it began, as far as Kubernetes says so.
+        since: when it begins to count, as far as Kubernetes says so.
     """
 
     stage: Stage
@@ -77,7 +92,12 @@ def diagnose(
         return _without_pod(job, events)
     if (ended := _ended(newest)) is not None:
         return ended
-    return _waiting(newest) or _held_back(newest, events) or _unschedulable(newest)
+    return (
+        _waiting(newest, events)
+        or _held_back(newest, events)
+        or _unschedulable(newest)
+        or _lost(newest)
+    )
 
 
 def killed(pod: client.V1Pod) -> str | None:
@@ -124,10 +144,17 @@ def _ended(pod: client.V1Pod) -> Diagnosis | None:
 def _exit(pod: client.V1Pod) -> str:
     for name, state in _terminated(pod):
         if state.exit_code:
-            return f"{state.reason}: container {name} ended with exit code {state.exit_code}."
+            ended = f"{state.reason}: container {name} ended with exit code {state.exit_code}."
+            return f"{ended}{_last_words(state.message)}"
     if pod.status.phase == "Failed":
         return f"{pod.status.reason or 'Failed'}: {pod.status.message or 'no reason is given'}"
     return "Its process ended without saying how the run went."
+
+
+def _last_words(message: str | None) -> str:
+    """The end of what a process said before it ended, when Kubernetes keeps it."""
+    text = (message or "").strip()
+    return f" It said:\n{text[-_LAST_WORDS:]}" if text else ""
 
 
 def _terminated(pod: client.V1Pod) -> Sequence[tuple[str, client.V1ContainerStateTerminated]]:
@@ -144,13 +171,23 @@ def memory_limit(pod: client.V1Pod, container: str) -> str:
     return "unknown"
 
 
-def _waiting(pod: client.V1Pod) -> Diagnosis | None:
+def _waiting(pod: client.V1Pod, events: Sequence[client.CoreV1Event]) -> Diagnosis | None:
     for status in _statuses(pod):
         waiting = status.state.waiting if status.state else None
         if waiting and waiting.reason in _HOPELESS | _STUCK:
-            stage = Stage.HOPELESS if waiting.reason in _HOPELESS else Stage.STUCK
+            stage = _stage_of(waiting.reason, pod, events)
             return Diagnosis(stage, f"{waiting.reason}: {waiting.message or status.image}")
     return None
+
+
+def _stage_of(reason: str, pod: client.V1Pod, events: Sequence[client.CoreV1Event]) -> Stage:
+    if reason in _HOPELESS:
+        return Stage.HOPELESS
+    # A pull that failed is tried again, and the reason stays until the last byte is there.
+    last = _last(events, _PULL_GOES_ON | _PULL_ENDED, pod.metadata.uid)
+    if reason in _PULLS and last and last.reason in _PULL_GOES_ON:
+        return Stage.PULLING
+    return Stage.STUCK
 
 
 def _held_back(pod: client.V1Pod, events: Sequence[client.CoreV1Event]) -> Diagnosis | None:
@@ -159,7 +196,9 @@ def _held_back(pod: client.V1Pod, events: Sequence[client.CoreV1Event]) -> Diagn
     last = _last(events, _HOLDING_BACK | _GOES_ON, pod.metadata.uid)
     if last is None or last.reason in _GOES_ON:
         return None
-    return Diagnosis(Stage.STUCK, f"{last.reason}: {last.message}")
+    waits_for_node = last.reason in _NODE_NOT_READY or _NO_DRIVER in (last.message or "")
+    stage = Stage.NODE if waits_for_node else Stage.STUCK
+    return Diagnosis(stage, f"{last.reason}: {last.message}")
 
 
 def _unschedulable(pod: client.V1Pod) -> Diagnosis | None:
@@ -168,6 +207,17 @@ def _unschedulable(pod: client.V1Pod) -> Diagnosis | None:
         return None
     since = pod.metadata.creation_timestamp
     return Diagnosis(Stage.UNSCHEDULABLE, f"Unschedulable: {condition.message}", since)
+
+
+def _lost(pod: client.V1Pod) -> Diagnosis | None:
+    """A pod that is asked to end stays as it was when its node is dead."""
+    until = pod.metadata.deletion_timestamp
+    if until is None:
+        return None
+    reason = (
+        f"It was to end by {until}, and its node {pod.spec.node_name} does not say that it has."
+    )
+    return Diagnosis(Stage.LOST, reason, until)
 
 
 def _statuses(pod: client.V1Pod) -> Sequence[client.V1ContainerStatus]:
@@ -195,21 +245,26 @@ class Patience:
     Attributes:
         stuck: from when it was first seen.
         missing: from when it was first seen; the daemon reports a run before it makes the Job.
-        unschedulable: from the pod's creation; a new node takes minutes.
+        unschedulable: from the pod's creation; a new node takes minutes. For what else may take
+            minutes it counts from when that was first seen.
+        lost: from when the pod must have ended.
     """
 
     stuck: timedelta = timedelta(seconds=15)
     missing: timedelta = timedelta(seconds=30)
     unschedulable: timedelta = timedelta(minutes=5)
+    lost: timedelta = timedelta(seconds=60)
 
     def is_over(self, found: Diagnosis, first_seen: datetime, now: datetime) -> bool:
         """Whether a run with this diagnosis is to be failed now."""
-        began = min(found.since or first_seen, first_seen)
         allowed = {
             Stage.HOPELESS: timedelta(0),
             Stage.STUCK: self.stuck,
+            Stage.PULLING: self.unschedulable,
+            Stage.NODE: self.unschedulable,
             Stage.MISSING: self.missing,
             Stage.UNSCHEDULABLE: self.unschedulable,
             Stage.ENDED: timedelta(0),
+            Stage.LOST: self.lost,
         }
-        return now - began >= allowed[found.stage]
+        return now - (found.since or first_seen) >= allowed[found.stage]

@@ -121,8 +121,8 @@ class RunKeeper:
                 if run_id in runs and self._is_unexplained(runs[run_id])
             }
         )
-        seen = {(run_id, diagnosis.stage) for run_id, diagnosis in suspects.items()}
-        self._first_seen = {key: at for key, at in self._first_seen.items() if key in seen}
+        # What was seen before counts again when it comes back: an image that is pulled once more.
+        self._first_seen = {key: at for key, at in self._first_seen.items() if key[0] in suspects}
         leaving = [
             self._clear(objects, runs.get(run_id))
             for run_id, objects in found.items()
@@ -285,4 +285,6 @@ def _is_pending(objects: RunObjects) -> bool:
 def _message(diagnosis: Diagnosis) -> str:
     if diagnosis.stage is Stage.ENDED:
         return f"The run's pod ended before the run did. {diagnosis.reason}"
+    if diagnosis.stage is Stage.LOST:
+        return f"The run's pod is lost. {diagnosis.reason}"
     return f"The run's pod cannot start. {diagnosis.reason}"
