@@ -18,6 +18,7 @@ from itertools import chain
 from pathlib import Path
 from textwrap import dedent
 
+import boto3
 import pytest
 import yaml
 from cluster_tables import secret
@@ -32,7 +33,7 @@ DATABASE = "documented"
 LAKE = "lake"
 BUCKETS = ("example-dagster-logs", "example-lake")
 PARTS = re.compile(
-    r"^#+ (?P<heading>.+)$|^ *```(?P<language>bash|yaml)\n(?P<block>.*?)^ *```",
+    r"^#+ (?P<heading>[^\n]+)$|^ *```(?P<language>bash|yaml)\n(?P<block>.*?)^ *```",
     re.MULTILINE | re.DOTALL,
 )
 
@@ -114,6 +115,20 @@ def page(namespace: Namespace) -> Page:
     )
 
 
+def create_buckets(platform: Namespace, key: Mapping[str, str]) -> None:
+    with platform.forward("service/dev-s3", 7070) as url:
+        store = boto3.client(
+            "s3",
+            endpoint_url=url,
+            region_name=key["AWS_REGION"],
+            aws_access_key_id=key["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=key["AWS_SECRET_ACCESS_KEY"],
+        )
+        there = {bucket["Name"] for bucket in store.list_buckets()["Buckets"]}
+        for name in set(BUCKETS) - there:
+            store.create_bucket(Bucket=name)
+
+
 @pytest.fixture
 def reader(installation: Installation, checkout: Path) -> Iterator[Reader]:
     run("git", "init", "--quiet", cwd=checkout)
@@ -127,9 +142,8 @@ def reader(installation: Installation, checkout: Path) -> Iterator[Reader]:
     installation.psql(f"DROP ROLE IF EXISTS {LAKE}")
     installation.psql(f"CREATE ROLE {LAKE} SUPERUSER LOGIN PASSWORD '{password}'")
     installation.admit_visitors()
-    for bucket in BUCKETS:
-        installation.namespace.kubectl("exec", "dev-s3-0", "--", "mkdir", "-p", f"/data/{bucket}")
     key = secret(installation.namespace, "dev-s3")
+    create_buckets(installation.namespace, key)
     yield Reader(checkout, {"PASSWORD": password, **key})
     run("kubectl", "delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
 
