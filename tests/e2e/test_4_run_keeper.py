@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -18,8 +17,9 @@ NO_RETRY = {"dagster/max_retries": "0"}
 ONE_RETRY = {"dagster/max_retries": "1"}
 POD = "dagster-k8s/config"
 QUOTA = "e2e-without-pods"
-DAEMON_LOOKS = 65
-"""Seconds after which the daemon, which retries runs, knows of a new location."""
+RETRIED = 100
+"""Seconds until a run is retried: the daemon, which does it, may have to learn of the location."""
+AWAY = 15
 UNSCHEDULABLE = 60
 """Seconds that a development cluster waits for a node."""
 LIMIT = 30
@@ -62,15 +62,6 @@ def toy(make_toy: MakeToy, ui: Dagster) -> ToyLocation:
     found.deploy(found.build("v1"), "--wait")
     wait_until(lambda: ui.assets("gamma"), 30, "gamma in the UI")
     return found
-
-
-@pytest.fixture(scope="module")
-def known(toy: ToyLocation, namespace: Namespace) -> ToyLocation:
-    """The location, once runs of it are retried."""
-    (service,) = namespace.get("service", f"deployment={toy.location}")
-    created = datetime.fromisoformat(service["metadata"]["creationTimestamp"])
-    time.sleep(max(0, DAEMON_LOOKS - (datetime.now(UTC) - created).total_seconds()))
-    return toy
 
 
 @pytest.fixture(scope="module")
@@ -145,10 +136,10 @@ def test_a_run_that_cannot_start_is_failed_with_the_reason(
 
 
 @pytest.mark.usefixtures("launched")
-def test_a_run_out_of_memory_says_its_limit_and_is_retried(ui: Dagster, known: ToyLocation) -> None:
+def test_a_run_out_of_memory_says_its_limit_and_is_retried(ui: Dagster, toy: ToyLocation) -> None:
     limits = {"container_config": {"resources": {"limits": {"memory": "300Mi"}}}}
     run_id = ui.launch(
-        known.location,
+        toy.location,
         "work_job",
         work(memory_mb=600),
         {**ONE_RETRY, POD: limits},
@@ -157,25 +148,29 @@ def test_a_run_out_of_memory_says_its_limit_and_is_retried(ui: Dagster, known: T
     assert "OOMKilled" in state.text
     # Where Dagster's own monitor was first to fail the run, it is said right after.
     wait_until(lambda: "limit of 300Mi" in ui.run(run_id).text, 20, "its limit in the run's log")
-    wait_until(lambda: len(ui.run(run_id).group) == 2, 60, "the retry")
+    wait_until(lambda: len(ui.run(run_id).group) == 2, RETRIED, "the retry")
     again = next(other for other in ui.run(run_id).group if other != run_id)
     assert "OOMKilled" in ui.wait_for_end(again).text
 
 
-def test_a_run_that_is_evicted_says_so_and_is_retried(
-    namespace: Namespace, ui: Dagster, known: ToyLocation
+def test_a_run_that_is_evicted_with_its_code_server_says_so_and_is_retried(
+    namespace: Namespace, ui: Dagster, toy: ToyLocation
 ) -> None:
-    run_id = ui.launch(known.location, "work_job", work(seconds=20.0), ONE_RETRY)
+    """As when their node is drained: whoever retries the run finds no server to ask."""
+    run_id = ui.launch(toy.location, "work_job", work(seconds=20.0), ONE_RETRY)
     wait_until(lambda: ui.run(run_id).status == "STARTED", 60, "the run's start")
     (pod,) = namespace.get("pod", f"dagster/run-id={run_id}")
+    namespace.scale(f"{toy.location}-{toy.location}", 0)
     eviction = client.V1Eviction(metadata=client.V1ObjectMeta(name=pod["metadata"]["name"]))
     client.CoreV1Api().create_namespaced_pod_eviction(
         pod["metadata"]["name"], namespace.name, eviction
     )
     state = ui.wait_for_end(run_id)
     assert state.status == "FAILURE"
+    time.sleep(AWAY)
+    namespace.scale(f"{toy.location}-{toy.location}", 1)
     wait_until(lambda: "EvictionByEvictionAPI" in ui.run(run_id).text, 10, "the reason")
-    wait_until(lambda: len(ui.run(run_id).group) == 2, 60, "the retry")
+    wait_until(lambda: len(ui.run(run_id).group) == 2, RETRIED, "the retry")
     again = next(other for other in ui.run(run_id).group if other != run_id)
     assert ui.wait_for_end(again).status == "SUCCESS"
 
