@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from forge_benchmarks import orders, spark
+from forge_benchmarks.checksum import facts, newest
 from forge_benchmarks.place import address, emptied, iceberg, url
 from forge_benchmarks.ways import Benchmark, Role, Watch, Way
 
 if TYPE_CHECKING:
-    from pyiceberg.table import Table
-
     from forge_platform.tables import Frame
 
 Facts = Mapping[str, Any]
@@ -53,7 +52,7 @@ def ours(watch: Watch, parameters: Facts) -> Facts:
             properties={WATERMARK: str(write.watermark)},
         )
         write_table(catalog, _TABLE, request, TableOptions(key=source.key))
-    return _facts(catalog.load_table(_TABLE))
+    return facts(catalog.load_table(_TABLE), orders.columns(parameters))
 
 
 def guide(watch: Watch, parameters: Facts) -> Facts:
@@ -67,7 +66,7 @@ def guide(watch: Watch, parameters: Facts) -> Facts:
     with watch.running(), create_engine(url()).connect() as connection:
         rows = pl.read_database(query, connection).to_arrow()
         catalog.create_table(_TABLE, rows.schema).append(rows)
-    return _facts(catalog.load_table(_TABLE))
+    return facts(catalog.load_table(_TABLE), orders.columns(parameters))
 
 
 def adbc_append(watch: Watch, parameters: Facts) -> Facts:
@@ -82,14 +81,13 @@ def adbc_append(watch: Watch, parameters: Facts) -> Facts:
         cursor.execute(query)
         reader = cursor.fetch_record_batch()
         catalog.create_table(_TABLE, reader.schema).append(reader.read_all())
-    return _facts(catalog.load_table(_TABLE))
+    return facts(catalog.load_table(_TABLE), orders.columns(parameters))
 
 
 def dlt_connectorx(watch: Watch, parameters: Facts) -> Facts:
     """Dlt with its connectorx backend, into Iceberg on a local folder."""
     import dlt
     from dlt.sources.sql_database import sql_table
-    from pyiceberg.table import StaticTable
 
     folder = emptied("dlt")
     os.environ["DLT_DATA_DIR"] = str(folder / "state")
@@ -102,9 +100,8 @@ def dlt_connectorx(watch: Watch, parameters: Facts) -> Facts:
     )
     with watch.running():
         pipeline.run(resource, write_disposition="replace", table_format="iceberg")
-    metadata = f"tables/bench/{orders.name(parameters)}/metadata/*.metadata.json"
-    newest = max(folder.glob(metadata), key=lambda file: file.stat().st_mtime)
-    return _facts(StaticTable.from_metadata(str(newest)))
+    written = newest(folder / "tables/bench" / orders.name(parameters) / "metadata")
+    return facts(written, orders.columns(parameters))
 
 
 def spark_jdbc(watch: Watch, parameters: Facts) -> Facts:
@@ -118,24 +115,12 @@ def spark_jdbc(watch: Watch, parameters: Facts) -> Facts:
         with watch.running():
             rows = session.read.format("jdbc").options(**options).load()
             rows.writeTo("local.bench.orders").using("iceberg").createOrReplace()
-        found = session.sql(
-            "SELECT count(*), sum(order_id), sum(amount) FROM local.bench.orders"
-        ).first()
-        return {"rows": found[0], "keys": found[1], "amount": f"{found[2]:.2f}"}
+    return facts(newest(folder / "bench/orders/metadata"), orders.columns(parameters))
 
 
 def _empty(name: str) -> Any:  # noqa: ANN401 - pyiceberg is imported on use
     emptied(name)
     return iceberg(name)
-
-
-def _facts(table: Table) -> Facts:
-    from forge_benchmarks.extract import checked
-
-    if "amount" not in table.schema().as_arrow().names:
-        return {"rows": table.scan().count()}
-    scan = table.scan(selected_fields=("order_id", "amount"))
-    return checked(scan.to_arrow().to_batches())
 
 
 BENCHMARK = Benchmark(
