@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -19,8 +20,9 @@ from whole_platform import Platform, started
 import customers.definitions
 import ingestion.databases
 import ingestion.definitions
+import ingestion.files
 import orders.definitions
-from forge_platform import RETRY_TRANSIENT
+from forge_platform import RETRY_TRANSIENT, IcebergResource, load_files
 from forge_platform.environment import CATALOG_SCHEMES
 from forge_platform.testing import EmbeddedPostgres, S3Server
 
@@ -28,6 +30,7 @@ WRONG_SECRET = "hunter2"
 RUNS = "Check that it is running and can be reached."
 RESTORE = "Restore the columns in the source, or change the expected ones with the asset."
 OURS = "forge_platform.errors."
+FILES = [dg.AssetKey(name) for name in ("rejected_rows", "raw_customer_files", "loaded_files")]
 
 
 @pytest.fixture(scope="module")
@@ -335,6 +338,46 @@ def test_every_asset_is_retried_by_that_policy() -> None:
         if isinstance(asset, dg.AssetsDefinition) and asset.is_executable
     ]
     assert {asset.op.retry_policy for asset in assets} == {RETRY_TRANSIENT}
+
+
+def test_a_file_that_is_replaced_between_two_runs_is_there_in_its_newest_version(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run has read a file, which is replaced and loaded by another run before it writes."""
+    path = platform.landing / "replaced.jsonl"
+    listings = 0
+
+    def load(**options: Any) -> dg.JobExecutionResult:
+        return platform.run("ingestion", asset_selection=FILES, **options)
+
+    def loaded_versions(iceberg: IcebergResource) -> dict[str, str]:
+        nonlocal listings
+        listings += 1
+        return loaded_before(iceberg)
+
+    @contextmanager
+    def overtaken(*arguments: Any) -> Iterator[Any]:
+        with load_files(*arguments) as landed:
+            if listings == 1:
+                path.write_text(customer("new") + "\n")
+                load()
+            yield landed
+
+    loaded_before = ingestion.files.loaded_versions
+    monkeypatch.setattr(ingestion.files, "loaded_versions", loaded_versions)
+    monkeypatch.setattr(ingestion.files, "load_files", overtaken)
+    op = ingestion.files.raw_customer_files.op
+    monkeypatch.setattr(op, "_retry_policy", dg.RetryPolicy(max_retries=1))
+    path.write_text(customer("old"))
+    overlapped = load(retries=True)
+    assert platform.rows(ingestion.files.ROWS)["first_name"].to_list() == ["new"]
+    assert retried(overlapped) == 1
+
+
+def customer(name: str) -> str:
+    values = dict.fromkeys(("email", "first_name", "last_name"), name)
+    moments = dict.fromkeys(("created_at", "updated_at"), "2024-05-01T00:00:00Z")
+    return json.dumps({"customer_id": 900, **values, **moments})
 
 
 def test_a_full_disk(platform: Platform) -> None:

@@ -158,6 +158,7 @@ class IcebergIOManager(dg.ConfigurableIOManager):
             properties=_properties(context, write, managed=managed),
             carry=managed,
             continues=write.continues if managed else None,
+            alone=write.alone and managed,
         )
 
     def _mode(self, context: dg.OutputContext, write: TableWrite) -> WriteMode:

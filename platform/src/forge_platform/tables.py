@@ -53,6 +53,8 @@ class TableWrite:
         inputs: upstream table (``namespace.asset``) to the snapshot id that was read.
         continues: the table's own snapshot that these rows continue; runs that committed after
             it overlap with this one, and are told of.
+        alone: whether nothing is written when such a run there is: for rows that must not come
+            over newer ones, where the table cannot tell which are.
         rows_read: how many rows were read to make these, for logs and metadata.
         rows_rejected: how many were refused, for logs and metadata.
         metadata: further materialisation metadata.
@@ -66,6 +68,7 @@ class TableWrite:
     window: str | None = None
     inputs: Mapping[str, int] = field(default_factory=dict)
     continues: int | None = None
+    alone: bool = False
     rows_read: int | None = None
     rows_rejected: int | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)

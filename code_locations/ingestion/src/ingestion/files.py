@@ -22,6 +22,7 @@ from forge_platform.contracts import RAW_CUSTOMER_FILES
 if TYPE_CHECKING:
     import polars as pl
 
+ROWS = RAW_CUSTOMER_FILES.identifier
 REJECTED = "ingestion.rejected_rows"
 LEDGER = "ingestion.loaded_files"
 
@@ -58,8 +59,10 @@ def raw_customer_files(
 ) -> Iterator[dg.Output[TableWrite]]:
     """Loads the files that the ledger does not have; the ledger is written last.
 
-    A run that dies before the ledger is written loads the same files into the same rows.
+    A run that dies before the ledger is written loads the same files into the same rows. Of two
+    runs at once one is refused and retried: it may have read an older version of a file.
     """
+    continues = {table: iceberg.position(table).snapshot_id for table in (REJECTED, ROWS, LEDGER)}
     loaded = {} if config.mode is RunMode.FULL else loaded_versions(iceberg)
     found = not_loaded(landing.list_objects(), loaded)
     with load_files(landing, found, CUSTOMER_FILES) as landed:
@@ -69,23 +72,30 @@ def raw_customer_files(
                 rows=landed.rejected(),
                 deleted_keys=landed.stale_rejected(existing_rows(iceberg, REJECTED)),
                 rows_read=rows_read,
+                continues=continues[REJECTED],
+                alone=True,
             ),
             "rejected_rows",
         )
         yield dg.Output(
             TableWrite(
                 rows=landed.rows(),
-                deleted_keys=landed.stale_rows(
-                    existing_rows(iceberg, RAW_CUSTOMER_FILES.identifier)
-                ),
+                deleted_keys=landed.stale_rows(existing_rows(iceberg, ROWS)),
                 rows_rejected=landed.rejected_count,
                 metadata=landed.metadata(),
                 rows_read=rows_read,
+                continues=continues[ROWS],
+                alone=True,
             ),
             "raw_customer_files",
         )
         # The watermark says that the ledger is kept; where every run overwrites there is none.
-        yield dg.Output(TableWrite(rows=landed.ledger(), watermark="ledger"), "loaded_files")
+        yield dg.Output(
+            TableWrite(
+                rows=landed.ledger(), watermark="ledger", continues=continues[LEDGER], alone=True
+            ),
+            "loaded_files",
+        )
 
 
 def loaded_versions(iceberg: IcebergResource) -> dict[str, str]:

@@ -49,16 +49,19 @@ def committed(table: Table, name: str, value: str) -> Snapshot | None:
     return next((s for s in history if properties_of(s).get(name) == value), None)
 
 
-def other_runs(table: Table, since: int, run_id: str) -> Sequence[str]:
-    """The runs, but one, that committed rows after a snapshot, newest first."""
+def other_runs(table: Table, since: int | None, run_id: str | None) -> Sequence[str]:
+    """The runs, but one, that committed rows after a snapshot, newest first.
+
+    All that are known, where there was no snapshot or it is kept no more.
+    """
     runs: dict[str, None] = {}
     for snapshot in ancestors(table, table.metadata.current_snapshot_id):
         if snapshot.snapshot_id == since:
-            return list(runs)
+            break
         run = properties_of(snapshot).get(RUN_ID)
         if run not in (None, run_id):
             runs[run] = None
-    return []
+    return list(runs)
 
 
 def data_version(table: Table) -> str:

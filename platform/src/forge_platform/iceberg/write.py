@@ -33,7 +33,15 @@ from forge_platform.iceberg.merge import Merge, refuse_missing
 from forge_platform.iceberg.pruning import Scope
 from forge_platform.iceberg.replace import Replace
 from forge_platform.iceberg.schema import reconcile, storable, table_schema
-from forge_platform.iceberg.state import DATA_VERSION, WRITE_ID, committed, is_lasting, state
+from forge_platform.iceberg.state import (
+    DATA_VERSION,
+    RUN_ID,
+    WRITE_ID,
+    committed,
+    is_lasting,
+    other_runs,
+    state,
+)
 from forge_platform.iceberg.view import current_snapshot_id, files
 from forge_platform.iceberg.writer import discard, write_stream
 
@@ -89,6 +97,8 @@ class WriteRequest:
         scope: the partitions that the rows are all of, if the asset is partitioned.
         properties: snapshot properties of the same commit.
         carry: whether an earlier watermark is taken over.
+        continues: the table's snapshot that the rows continue.
+        alone: whether a commit of another run after that snapshot is a conflict.
     """
 
     rows: Frame
@@ -98,6 +108,7 @@ class WriteRequest:
     properties: Mapping[str, str] = field(default_factory=dict)
     carry: bool = True
     continues: int | None = None
+    alone: bool = False
 
 
 def write_table(
@@ -108,7 +119,7 @@ def write_table(
     Raises:
         ConfigurationError: the mode needs a key and the asset names none.
         SchemaMismatch: the rows' schema cannot be applied.
-        CommitConflict: other writers were first every time.
+        CommitConflict: other writers were first every time, or once if it had to be alone.
         StorageFull: no room is left; nothing was committed.
     """
     received = 0
@@ -339,9 +350,20 @@ def _commit(table: Table, planner: Planner, request: WriteRequest) -> CommitResu
     def plan(current: Table) -> Plan:
         if current.schema() != schema:
             raise _schema_changed(current)
+        if request.alone:
+            _refuse_overlap(current, request)
         return planner(current)
 
     return commit(table, plan, request.properties, carry=request.carry)
+
+
+def _refuse_overlap(table: Table, request: WriteRequest) -> None:
+    if others := other_runs(table, request.continues, request.properties.get(RUN_ID)):
+        raise CommitConflict(
+            f"{'.'.join(table.name())} was written by another run while this one read: "
+            f"{', '.join(others)}. What was read may be older, so it was not written. Retry, and "
+            "limit the asset to one run at a time."
+        )
 
 
 def _schema_changed(table: Table) -> CommitConflict:
