@@ -230,6 +230,18 @@ def test_since_beyond_the_watermark_leaves_it_so_that_the_gap_is_read_later(
     assert extract(database, CUSTOMERS, config, at(None)).watermark is None
 
 
+def test_since_within_the_overlap_leaves_the_watermark_for_what_was_committed_late(
+    database: DatabaseResource,
+) -> None:
+    insert(database, 1, "2024-02-01T00:00:00Z")
+    first = read(extract(database, CUSTOMERS, INCREMENTAL, at(None)))
+    insert(database, 2, "2024-01-31T23:55:00Z")
+    insert(database, 3, "2024-03-01T00:00:00Z")
+    since = extract(database, CUSTOMERS, ExtractConfig(since=first.watermark), first)
+    assert ids(since) == [1, 3]
+    assert ids(extract(database, CUSTOMERS, INCREMENTAL, position(since))) == [1, 2, 3]
+
+
 @pytest.mark.parametrize(
     ("config", "said"),
     [

@@ -131,13 +131,14 @@ class _Range:
     mode: str
     start: datetime | None
     watermark: datetime | None
+    overlap: timedelta
 
     @property
     def leaves_gap(self) -> bool:
-        """Whether rows between the watermark and the start stay unread."""
+        """Whether rows that the next run would read, were there none of this one, stay unread."""
         if self.start is None:
             return False
-        return self.watermark is None or self.start > self.watermark
+        return self.watermark is None or self.start > self.watermark - self.overlap
 
     def new_watermark(self, settled: datetime | None) -> datetime | None:
         """The watermark of the table once the rows are written; it never moves backwards."""
@@ -167,8 +168,8 @@ def extract(
     Returns:
         The rows, how to write them (``overwrite`` after a full run of newest versions, else the
         asset's own mode), and the position to commit with them. No rows, when the source holds
-        what it held after the last run. A run with ``since`` that leaves a gap behind the
-        watermark does not move it.
+        what it held after the last run. A run with ``since`` that begins after the watermark
+        less the overlap does not move it.
 
     Raises:
         ConfigurationError: the configuration or the watermark is malformed.
@@ -257,10 +258,10 @@ def _range(
     since = config.since_moment()
     current = _moment(watermark, f"The watermark of {source.name}") if watermark else None
     if since is not None:
-        return _Range("since", since, current)
+        return _Range("since", since, current, source.overlap)
     if config.mode == "full" or current is None or _new_columns(source, known):
-        return _Range("full", None, current)
-    return _Range("incremental", current - source.overlap, current)
+        return _Range("full", None, current, source.overlap)
+    return _Range("incremental", current - source.overlap, current, source.overlap)
 
 
 def _new_columns(source: SourceTable, known: Mapping[str, Any]) -> list[str]:
