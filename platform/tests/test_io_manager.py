@@ -1,7 +1,8 @@
 """The IO manager through real materialisations: types in and out, modes, partitions, metadata."""
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from forge_platform import (
     plan_work,
     table_options,
 )
+from forge_platform.iceberg import write
 
 ROWS = pl.DataFrame({"id": [1, 2, 3], "name": ["a", None, "c"]})
 
@@ -287,6 +289,53 @@ def test_derived_table_follows_only_the_changes(with_history: IcebergResource) -
     run([base, derived], everything, run_config=full)
     assert read == [[1, 2, 3], [1, 4], [], [1, 2, 4]]
     assert sorted(with_history.view("space.derived").read()["id"]) == [4]
+
+
+def test_a_derivation_that_dies_beside_a_newer_one_is_done_again(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its older rows lie over the newer ones, so the next run must not rely on these."""
+    monkeypatch.setattr(write, "MERGE_ROWS", 2)
+    here = iceberg_at(FILES, request, tmp_path)
+    everything = resources(here)
+    value = 0
+
+    @dg.asset(metadata=table_options(mode="merge", key=("id",)))
+    def base() -> pl.DataFrame:
+        return pl.DataFrame({"id": range(6), "value": [value] * 6})
+
+    def derive(iceberg: IcebergResource, base: TableView) -> TableWrite:
+        work = plan_work(iceberg, "space.derived", [base], RunModeConfig(), keys_of("id"))
+        return work.write(work.rows(base).sort("id"))
+
+    @dg.asset(metadata=table_options(mode="merge", key=("id",)))
+    def derived(iceberg: IcebergResource, base: TableView) -> TableWrite:
+        return derive(iceberg, base)
+
+    def newer() -> None:
+        nonlocal value
+        value = 2
+        assert run([base, derived], everything).success
+
+    @dg.asset(name="derived", metadata=table_options(mode="merge", key=("id",)))
+    def dying(iceberg: IcebergResource, base: TableView) -> TableWrite:
+        mine = derive(iceberg, base)
+        assert isinstance(mine.rows, pl.DataFrame)
+        rows = mine.rows.to_arrow()
+        newer()
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            yield from rows.to_batches(max_chunksize=2)
+            raise OSError
+
+        return replace(mine, rows=pa.RecordBatchReader.from_batches(rows.schema, batches()))
+
+    run([base, derived], everything)
+    value = 1
+    assert not run([base, dying], everything, raise_on_error=False).success
+    assert here.view("space.derived").read()["value"].sort().to_list() == [1, 1, 2, 2, 2, 2]
+    assert run([base, derived], everything, selection=[derived]).success
+    assert here.view("space.derived").read()["value"].to_list() == [2] * 6
 
 
 def test_a_run_can_be_repeated_on_the_snapshots_that_it_read(with_history: IcebergResource) -> None:

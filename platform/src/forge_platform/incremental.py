@@ -43,10 +43,12 @@ class Work:
     Attributes:
         keys: one row per key, in the key's columns; None is all there are.
         inputs: the upstream snapshots that this run reads.
+        continues: the table's own snapshot that the work was planned for, if it has one.
     """
 
     keys: "pl.DataFrame | None"
     inputs: Mapping[str, int]
+    continues: int | None = None
 
     def rows(self, view: TableView) -> "pl.DataFrame":
         """The upstream rows that belong to the keys."""
@@ -70,18 +72,13 @@ class Work:
 
         Args:
             rows: the derived rows.
-            details: further fields of :class:`TableWrite`.
+            details: further fields of :class:`TableWrite`; ``continues`` for rows of another
+                table than the one that the work was planned for.
         """
+        fields = {"inputs": self.inputs, "continues": self.continues, **details}
         if self.keys is None:
-            return TableWrite(rows=rows, mode="overwrite", inputs=self.inputs, **details)
-        return TableWrite(
-            rows=rows,
-            mode="merge",
-            is_part=True,
-            deleted_keys=self.keys,
-            inputs=self.inputs,
-            **details,
-        )
+            return TableWrite(rows=rows, mode="overwrite", **fields)
+        return TableWrite(rows=rows, mode="merge", is_part=True, deleted_keys=self.keys, **fields)
 
 
 def plan_work(
@@ -105,13 +102,13 @@ def plan_work(
         read snapshot is gone.
     """
     inputs = {view.identifier: view.snapshot_id for view in upstream if view.snapshot_id}
+    position = iceberg.position(table)
     if config.mode is RunMode.FULL:
-        return Work(None, inputs)
-    seen = iceberg.inputs(table)
-    changes = [view.changes_since(seen.get(view.identifier)) for view in upstream]
+        return Work(None, inputs, position.snapshot_id)
+    changes = [view.changes_since(position.inputs.get(view.identifier)) for view in upstream]
     if any(change.complete for change in changes):
-        return Work(None, inputs)
-    return Work(keys(changes), inputs)
+        return Work(None, inputs, position.snapshot_id)
+    return Work(keys(changes), inputs, position.snapshot_id)
 
 
 def keys_of(column: str) -> "Callable[[Sequence[Changes]], pl.DataFrame]":

@@ -24,16 +24,18 @@ WriteMode: TypeAlias = Literal["append", "overwrite", "merge"]
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """How far a table follows its source.
+    """How far a table follows what it is made from.
 
     Attributes:
         watermark: position in the source up to which the table is complete.
         window: what the source held from shortly before the watermark on, when it was read.
+        inputs: upstream table (``namespace.asset``) to the snapshot id that it was last made from.
         snapshot_id: the table's snapshot that says so; None before the table's first one.
     """
 
     watermark: str | None = None
     window: str | None = None
+    inputs: Mapping[str, int] = field(default_factory=dict)
     snapshot_id: int | None = None
 
 

@@ -67,7 +67,8 @@ def clean_customers(
         raw, files, run_id=context.run_id, processed_at=dt.datetime.now(dt.UTC)
     )
     rows_read = raw.height + files.height
-    yield dg.Output(work.write(cleaned.rejected, rows_read=rows_read), "rejected_customers")
+    rejected = work.write(cleaned.rejected, rows_read=rows_read, continues=None)
+    yield dg.Output(rejected, "rejected_customers")
     clean = work.write(
         cleaned.clean,
         rows_read=rows_read,

@@ -1,5 +1,6 @@
 """The Iceberg catalog as a Dagster resource."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -98,8 +99,8 @@ class IcebergResource(dg.ConfigurableResource["IcebergResource"]):
         return self.position(table).watermark
 
     def position(self, table: str) -> Position:
-        """How far the table follows its source."""
-        from forge_platform.iceberg.state import WATERMARK, WINDOW, state
+        """How far the table follows what it is made from."""
+        from forge_platform.iceberg.state import INPUT_PREFIX, WATERMARK, WINDOW, state
 
         found = self.find(table)
         if found is None:
@@ -108,16 +109,14 @@ class IcebergResource(dg.ConfigurableResource["IcebergResource"]):
         return Position(
             watermark=known.get(WATERMARK),
             window=known.get(WINDOW),
+            inputs={
+                name.removeprefix(INPUT_PREFIX): int(value)
+                for name, value in known.items()
+                if name.startswith(INPUT_PREFIX)
+            },
             snapshot_id=found.metadata.current_snapshot_id,
         )
 
-    def inputs(self, table: str) -> dict[str, int]:
+    def inputs(self, table: str) -> Mapping[str, int]:
         """The upstream snapshots that the table was last made from, by upstream table."""
-        from forge_platform.iceberg.state import INPUT_PREFIX, state
-
-        found = self.find(table)
-        return {
-            name.removeprefix(INPUT_PREFIX): int(value)
-            for name, value in (state(found) if found is not None else {}).items()
-            if name.startswith(INPUT_PREFIX)
-        }
+        return self.position(table).inputs
