@@ -26,9 +26,13 @@ from forge_platform.errors import (
     SourceUnavailable,
 )
 from forge_platform.extraction import ExtractConfig, Recent, SourceTable, extract
+from forge_platform.iceberg.commit import CommitResult
+from forge_platform.iceberg.state import WATERMARK, WINDOW
+from forge_platform.iceberg.write import TableOptions, WriteRequest, write_table
 from forge_platform.postgres.source import edge_query, position_query, rows_query
 from forge_platform.postgres.type_names import full_name
 from forge_platform.resources.database import DatabaseResource
+from forge_platform.resources.iceberg import IcebergResource
 from forge_platform.sensors.new_data import CHANGED_TABLES, new_data_sensor
 from forge_platform.tables import Position, TableWrite
 from forge_platform.testing import ConnectionParameters, EmbeddedPostgres
@@ -156,8 +160,33 @@ def test_the_watermark_never_moves_backwards(database: DatabaseResource) -> None
 def test_an_empty_table_has_no_watermark_and_keeps_an_old_one(database: DatabaseResource) -> None:
     write = extract(database, CUSTOMERS, INCREMENTAL, at(None))
     assert ids(write) == []
-    assert write.watermark is None
+    assert write.metadata["watermark"] == "none"
     assert extract(database, CUSTOMERS, INCREMENTAL, at(OLD)).watermark == OLD
+
+
+def test_a_full_run_that_found_nothing_takes_away_what_another_has_reached(
+    database: DatabaseResource, tmp_path: Path
+) -> None:
+    iceberg = IcebergResource(
+        catalog_uri=f"sqlite:///{tmp_path}/catalog.db", warehouse_path=tmp_path.as_uri()
+    )
+
+    def commit(write: TableWrite) -> CommitResult:
+        assert write.rows is not None
+        properties = {WATERMARK: write.watermark, WINDOW: write.window}
+        known = {name: value for name, value in properties.items() if value is not None}
+        request = WriteRequest(rows=write.rows, mode=write.mode or "merge", properties=known)
+        return write_table(iceberg.catalog(), "space.t", request, TableOptions(key=NEWEST.key))
+
+    earlier = extract(database, NEWEST, INCREMENTAL, iceberg.position("space.t"))
+    insert(database, 1, OLD)
+    commit(extract(database, NEWEST, INCREMENTAL, iceberg.position("space.t")))
+    assert iceberg.watermark("space.t") == OLD
+    commit(earlier)
+    assert iceberg.watermark("space.t") is None
+    execute(database, "TRUNCATE customers")
+    again = extract(database, NEWEST, INCREMENTAL, iceberg.position("space.t"))
+    assert not commit(again).committed
 
 
 def test_time_stamps_in_the_future_do_not_move_the_watermark_there(

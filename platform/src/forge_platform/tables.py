@@ -50,7 +50,8 @@ class TableWrite:
         is_part: whether these are only some of the rows that the table is made of: they never
             replace it, also where an environment's mode is overwrite.
         deleted_keys: frame of key columns whose rows are removed in the same commit (merge).
-        watermark: position in the source up to which these rows are complete.
+        watermark: position in the source up to which these rows are complete; None leaves that
+            which the table has, and an empty one takes it away.
         window: what the source holds from shortly before the watermark on.
         inputs: upstream table (``namespace.asset``) to the snapshot id that was read.
         continues: the table's own snapshot that these rows continue; runs that committed after

@@ -133,7 +133,8 @@ def unchanged(table: Table) -> CommitResult:
 
 def _differs(table: Table, plan: Plan, properties: Mapping[str, str]) -> bool:
     known = state(table)
-    moved = any(known.get(name) != value for name, value in properties.items() if is_lasting(name))
+    lasting = {name: value for name, value in properties.items() if is_lasting(name)}
+    moved = any(known.get(name, "") != value for name, value in lasting.items())
     return bool(plan.added or plan.removed or moved or not _is_in_schema(table))
 
 
