@@ -19,10 +19,10 @@ from psycopg2 import sql
 
 from forge_platform.comparison import compare as comparing
 from forge_platform.comparison.ranges import KeyRange
-from forge_platform.comparison.tables import KeyedTables, Report, keys_gone, reconcile
+from forge_platform.comparison.tables import KeyedTables, Report, compare_keys, reconcile
 from forge_platform.deletes import DeletesConfig, remove_marked, remove_missing_keys
 from forge_platform.errors import ConfigurationError
-from forge_platform.extraction import ExtractConfig, SourceTable, extract
+from forge_platform.extraction import ExtractConfig, Recent, SourceTable, extract
 from forge_platform.iceberg.write import TableOptions, WriteRequest, write_table
 from forge_platform.resources.database import DatabaseResource
 from forge_platform.resources.iceberg import IcebergResource
@@ -246,7 +246,7 @@ def test_differences_are_found_whatever_the_key_is(
     found = report(database, iceberg, source)
     assert sum(part.extra for part in found.ranges) == 3
     assert sum(part.different for part in found.ranges) == 1
-    gone, _ = keys_gone(tables(database, iceberg, source))
+    gone = compare_keys(tables(database, iceberg, source), None).gone
     kept = iceberg.view(TABLE).read().join(gone, on="k", how="anti")
     assert sorted(set(range(1, 1001)) - set(kept["n"])) == [1, 500, 1000]
 
@@ -262,7 +262,7 @@ def test_a_composite_key_whose_first_column_is_one_value(
     source = SourceTable("public", "things", columns, key=("a", "b"))
     load(database, iceberg, source)
     execute(database, "DELETE FROM things WHERE b = '77'")
-    gone, _ = keys_gone(tables(database, iceberg, source))
+    gone = compare_keys(tables(database, iceberg, source), None).gone
     assert gone.rows() == [(1, "77")]
 
 
@@ -300,7 +300,7 @@ def test_random_differences_are_all_found(
     found = report(database, iceberg, source)
     sums = [sum(numbers) for numbers in zip(*map(numbers_of, found.ranges), strict=True)]
     assert sums[:3] == [4000, 40, 40]
-    keys, _ = keys_gone(tables(database, iceberg, source))
+    keys = compare_keys(tables(database, iceberg, source), None).gone
     assert sorted(keys["id"]) == sorted(gone)
 
 
@@ -310,7 +310,7 @@ def test_only_ranges_that_differ_are_read(
     execute(database, CREATE)
     load(database, iceberg, THINGS)
     execute(database, "DELETE FROM things WHERE id = 1234")
-    _, found = keys_gone(tables(database, iceberg))
+    found = compare_keys(tables(database, iceberg), None).comparison
     (part,) = found.differences
     assert part.table.rows <= 20
     assert part.within != KeyRange()
@@ -379,7 +379,7 @@ def test_keys_stay_also_where_the_database_orders_them_otherwise(
     words = SourceTable("public", "things", columns, key=("word",))
     load(other, iceberg, words)
     execute(other, "DELETE FROM things WHERE word LIKE '%7'")
-    gone, _ = keys_gone(tables(other, iceberg, words))
+    gone = compare_keys(tables(other, iceberg, words), None).gone
     assert len(gone) == 4 * 29
     assert set(gone["word"].str.slice(-1)) == {"7"}
 
@@ -399,6 +399,40 @@ def test_keys_go_also_where_no_row_changed(
         lambda extraction: remove_missing_keys(extraction, database, THINGS, iceberg, TABLE),
     )
     assert report(database, iceberg).is_equal
+
+
+def test_keys_that_no_run_would_bring_are_told(
+    database: DatabaseResource, iceberg: IcebergResource
+) -> None:
+    """Among others and apart from them: old rows, and new ones that the same run brings."""
+    execute(database, "CREATE TABLE things (id int PRIMARY KEY, day date, updated_at timestamptz)")
+    insert = "INSERT INTO things SELECT n, {}, {} FROM generate_series({}, {}) n"
+    old, long_ago = "now() - interval '1 day'", "'2024-01-01'"
+    execute(database, insert.format(long_ago, old, 1, 100))
+    execute(database, insert.format(long_ago, "now()", 200, 200))
+    columns = {"id": "int", "day": "date", "updated_at": "timestamptz"}
+    recent = Recent("day", timedelta(days=7))
+    source = SourceTable("public", "things", columns, key=("id",), also=recent)
+
+    def compared(config: ExtractConfig) -> TableWrite:
+        def change(extraction: Extraction) -> TableWrite:
+            return remove_missing_keys(extraction, database, source, iceberg, TABLE, config)
+
+        return load(database, iceberg, source, change, config)
+
+    load(database, iceberg, source)
+    execute(database, "DELETE FROM things WHERE id = 50")
+    execute(database, insert.format(long_ago, "now()", -400, -361))
+    for where in (-300, 150):
+        execute(database, insert.format(long_ago, old, where, where + 2))
+        execute(database, insert.format(long_ago, "now()", where + 10, where + 11))
+        execute(database, insert.format("current_date", old, where + 20, where + 20))
+    found = compared(ExtractConfig())
+    assert (found.metadata["missing_keys"], found.metadata["deleted_keys"]) == (6, 1)
+    assert iceberg.view(TABLE).read().height == 100 + 46
+    since = ExtractConfig(since=(datetime.now(UTC) - timedelta(days=2)).isoformat())
+    assert compared(since).metadata["missing_keys"] == 0
+    assert report(database, iceberg, source).is_equal
 
 
 def test_a_row_that_comes_back_while_keys_are_compared_stays(

@@ -45,12 +45,14 @@ def remove_missing_keys(
     source: SourceTable,
     iceberg: "IcebergResource",
     table: str,
+    config: ExtractConfig | None = None,
 ) -> TableWrite:
     """Extracts, and also removes the rows whose key the source does not have any more.
 
     The keys are compared first, so that the source keeps no snapshot for the rows meanwhile. What
     the extraction continues must have been looked up before: a row that came back while keys were
-    compared then comes with it, and stays.
+    compared then comes with it, and stays. Rows that the table lacks, and that are older than what
+    is extracted, are counted and warned of (``missing_keys``).
 
     Args:
         extraction: extracts, from a position that is known already. When it replaces the table,
@@ -59,27 +61,38 @@ def remove_missing_keys(
         source: the source table; its ``key`` identifies a row.
         iceberg: the catalog.
         table: the table, ``namespace.asset``.
+        config: the configuration that the rows are extracted with, if it is not the default.
 
     Raises:
         ConfigurationError: the key cannot be compared.
         SourceUnavailable: the source is away, busy, or took too long.
     """
-    from forge_platform.comparison.tables import KeyedTables, keys_gone
+    from forge_platform.comparison.tables import KeyedTables, compare_keys
 
     if iceberg.find(table) is None:
         return extraction()
     view = iceberg.view(table)
+    start = _start(source, config or ExtractConfig(), iceberg.watermark(table))
     with iceberg.failures():
-        gone, found = keys_gone(KeyedTables.of(database, source, view, source.key))
+        found = compare_keys(KeyedTables.of(database, source, view, source.key), start)
     write = extraction()
     if write.mode == "overwrite":
         return write
+    if found.missing:
+        dg.get_dagster_logger().warning(
+            "%s lacks %s keys of %s, whose rows are older than what runs read. Run it in the mode "
+            "full once, or since a moment before their time stamps.",
+            table,
+            found.missing,
+            source.name,
+        )
     notes = {
-        "keys_in_source": found.source.rows,
-        "keys_in_table": found.table.rows,
-        "ranges_that_differ": len(found.differences),
+        "keys_in_source": found.comparison.source.rows,
+        "keys_in_table": found.comparison.table.rows,
+        "ranges_that_differ": len(found.comparison.differences),
+        "missing_keys": found.missing,
     }
-    return _with_deleted(write, view, gone, "keys that the source does not have", notes)
+    return _with_deleted(write, view, found.gone, "keys that the source does not have", notes)
 
 
 def remove_marked(

@@ -115,4 +115,4 @@ def _merged(
     extraction = partial(extract, database, source, config, position)
     if not config.compare_keys or config.mode == "full":
         return extraction()
-    return remove_missing_keys(extraction, database, source, iceberg, contract.identifier)
+    return remove_missing_keys(extraction, database, source, iceberg, contract.identifier, config)

@@ -10,6 +10,7 @@ from psycopg2 import sql
 
 from forge_platform.comparison.columns import ComparedColumn, source_digest, source_text
 from forge_platform.comparison.ranges import DIGEST, KEY, PENDING, Figures, KeyRange
+from forge_platform.postgres.source import selected_since
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -28,7 +29,7 @@ class SourceSide:
         key: columns that identify a row; rows without one are left out.
         columns: what the digest is made of.
         newest_only: whether of rows with one key only the newest counts.
-        settled: rows that are newer than this are told as pending.
+        start: rows that a run from this moment on reads are told as pending.
     """
 
     database: DatabaseResource
@@ -36,7 +37,7 @@ class SourceSide:
     key: Sequence[ComparedColumn]
     columns: Sequence[ComparedColumn]
     newest_only: bool
-    settled: datetime | None = None
+    start: datetime | None = None
 
     def figures(self, within: KeyRange, edges: Sequence[Any]) -> list[Figures]:
         """Counted and summed up by the server, in one pass over the range."""
@@ -67,23 +68,28 @@ class SourceSide:
         return [edge for edge in found if edge not in (None, within.low)]
 
     def rows(self, within: KeyRange) -> pl.DataFrame:
-        """Key, digest, and whether the row is newer than what is settled."""
+        """Key, digest, and whether the row is pending."""
         import polars as pl
 
-        column = sql.Identifier(self.source.watermark_column)
-        pending = (
-            sql.SQL("coalesce({} > {}, true)").format(column, sql.Literal(self.settled))
-            if self.settled
-            else sql.SQL("false")
-        )
         statement = sql.SQL("SELECT {key}, {digest}, {pending} FROM {rows}").format(
             key=source_text(self.key),
             digest=source_digest(self.columns),
-            pending=pending,
+            pending=self._pending(),
             rows=self._rows(within),
         )
         schema = {KEY: pl.String, DIGEST: pl.Int64, PENDING: pl.Boolean}
         return pl.DataFrame(self._ask(statement), schema=schema, orient="row")
+
+    def overdue(self, within: KeyRange) -> int:
+        """How many rows are not pending."""
+        statement = sql.SQL("SELECT count(*) FILTER (WHERE NOT {}) FROM {}").format(
+            self._pending(), self._rows(within)
+        )
+        [(count,)] = self._ask(statement)
+        return int(count)
+
+    def _pending(self) -> sql.Composable:
+        return sql.SQL("false") if self.start is None else selected_since(self.source, self.start)
 
     def _rows(self, within: KeyRange) -> sql.Composable:
         relation: sql.Composable = sql.Identifier(self.source.schema, self.source.table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MOST_LISTED_ROWS = 1_000_000
 """Of a larger range that cannot be split only the counts are told."""
+_TICK = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
@@ -77,16 +78,16 @@ class KeyedTables:
         )
 
     def sides(
-        self, columns: Sequence[ComparedColumn], settled: datetime | None = None
+        self, columns: Sequence[ComparedColumn], start: datetime | None
     ) -> tuple[SourceSide, TableSide]:
-        """Both tables, with digests of some columns."""
+        """Both tables, with digests of some columns; what is read from the start on is pending."""
         source = SourceSide(
             database=self.database,
             source=self.source,
             key=self.key,
             columns=columns,
             newest_only=not self._is_unique(),
-            settled=settled,
+            start=start,
         )
         return source, TableSide(view=self.view, key=self.key, columns=columns)
 
@@ -147,7 +148,7 @@ def reconcile(
         settled: the table's watermark: a row that is newer in the source is pending.
         progress: told how far it is.
     """
-    source, table = tables.sides(tables.columns, settled)
+    source, table = tables.sides(tables.columns, settled + _TICK if settled else None)
     found = compare(source, table, progress)
     ranges = [_range_report(source, table, part) for part in found.differences]
     # A row that changed while the tables were compared is the same when it is looked at.
@@ -155,19 +156,44 @@ def reconcile(
     return Report(found.source, found.table, real, tables.left_out)
 
 
-def keys_gone(
-    tables: KeyedTables, progress: Progress | None = None
-) -> tuple[pl.DataFrame, Comparison]:
-    """The keys of the table that the source does not have, in the table's types."""
-    source, table = tables.sides(tables.key)
+@dataclass(frozen=True)
+class KeysFound:
+    """How the keys of two tables differ.
+
+    Attributes:
+        gone: the keys of the table that the source does not have, in the table's types.
+        missing: how many keys of the source the table lacks, without those that are read next.
+        comparison: by ranges.
+    """
+
+    gone: pl.DataFrame
+    missing: int
+    comparison: Comparison
+
+
+def compare_keys(
+    tables: KeyedTables, start: datetime | None, progress: Progress | None = None
+) -> KeysFound:
+    """Compares the keys of both tables.
+
+    Args:
+        tables: what to compare.
+        start: the moment from which rows of the source are read next.
+        progress: told how far it is.
+    """
+    source, table = tables.sides(tables.key, start)
     found = compare(source, table, progress)
-    frames = [_gone(source, table, part) for part in found.differences if part.table.rows]
-    gone = pl.concat([table.no_rows(), *frames])
-    return gone.select(column.name for column in tables.key), found
-
-
-def _gone(source: SourceSide, table: TableSide, part: Difference) -> pl.DataFrame:
-    return table.rows(part.within).join(source.rows(part.within), on=KEY, how="anti")
+    gone, missing = [table.no_rows()], 0
+    for part in found.differences:
+        if not part.table.rows:  # which may be all rows of the source
+            missing += source.overdue(part.within)
+            continue
+        there, here = source.rows(part.within), table.rows(part.within)
+        gone.append(here.join(there, on=KEY, how="anti"))
+        lacking = there.join(here, on=KEY, how="anti")
+        missing += lacking.filter(~pl.col(PENDING)).height
+    keys = pl.concat(gone).select(column.name for column in tables.key)
+    return KeysFound(keys, missing, found)
 
 
 def _range_report(source: SourceSide, table: TableSide, part: Difference) -> RangeReport:
