@@ -22,7 +22,9 @@ from whole_platform import Platform, database_variables, started
 from forge_demo.ports import free_ports
 from forge_platform import build_definitions, database_resource
 from forge_platform.cli.main import main
-from ingestion import databases
+from forge_platform.iceberg.commit import Plan, commit
+from forge_platform.iceberg.state import WATERMARK
+from ingestion import databases, files
 
 WITHOUT_DAEMON = """
 telemetry: {enabled: false}
@@ -37,6 +39,7 @@ def platform(
 ) -> Iterator[Platform]:
     folder = tmp_path_factory.mktemp("forge")
     with started(folder, small_variables) as platform:
+        (platform.landing / "empty.jsonl").touch()
         platform.run("ingestion")
         yield platform
 
@@ -130,6 +133,8 @@ def test_a_watermark_is_moved_and_the_next_run_obeys(platform: Platform) -> None
     before = printed("watermark", "show", "raw_orders")["watermark"]
     moved = printed("watermark", "set", "raw_orders", "2024-01-31T12:00:00", "--yes")
     assert moved["watermark"] == "2024-01-31T12:00:00+00:00"
+    window = json.loads(platform.iceberg.position(ORDERS).window or "")
+    assert window == {"columns": list(databases.ORDERS.columns)}
     assert platform.rows(ORDERS).height == 120
     platform.run("ingestion", asset_selection=[dg.AssetKey("raw_orders")])
     assert platform.metadata("raw_orders")["read_from"] == "2024-01-31T11:50:00+00:00"
@@ -159,7 +164,20 @@ def test_a_watermark_is_not_moved_without_a_yes(platform: Platform) -> None:
         assert "no time stamp" in forge("watermark", "set", "raw_orders", wrong, code=3).stderr
     refused = forge("watermark", "set", "loaded_files", "2024-01-01", "--yes", code=3)
     assert "only reset" in " ".join(refused.stderr.split())
+    refused = forge("watermark", "set", "rejected_rows", "2024-01-01", "--yes", code=3)
+    assert "does not follow a time stamp" in " ".join(refused.stderr.split())
     assert platform.iceberg.view(ORDERS).snapshot_id == before
+
+
+def test_a_ledger_without_its_own_watermark_is_not_kept(platform: Platform) -> None:
+    """Where every run overwrites, what a ledger lists would be left out of the rows."""
+    table = platform.iceberg.find(files.LEDGER)
+    assert table is not None
+    listed = files.loaded_versions(platform.iceberg)
+    commit(table, lambda _: Plan(), {WATERMARK: "2024-01-01T00:00:00+00:00"})
+    assert (len(listed), len(files.loaded_versions(platform.iceberg))) == (1, 0)
+    commit(table, lambda _: Plan(), {WATERMARK: files.KEPT})
+    assert files.loaded_versions(platform.iceberg) == listed
 
 
 def test_a_watermark_in_the_future_is_refused(platform: Platform) -> None:

@@ -48,12 +48,13 @@ from forge_platform.resources.object_store import S3Resource
 from forge_platform.sensors.files import file_sensor
 from forge_platform.sensors.new_data import new_data_sensor
 from forge_platform.serving import sync_table
-from forge_platform.sources import source_metadata
+from forge_platform.sources import WATERMARK_OF, source_metadata
 from forge_platform.tables import Changes, TableView, TableWrite
 
 __all__ = [
     "CONTRACTS",
     "RETRY_TRANSIENT",
+    "WATERMARK_OF",
     "ApiResource",
     "ApiResponseError",
     "AuthenticationFailed",

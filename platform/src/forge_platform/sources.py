@@ -10,12 +10,15 @@ import dagster as dg
 from forge_platform.extraction import SourceTable
 
 SOURCE = "forge/source"
+WATERMARK_OF = "forge/watermark_of"
+"""Asset metadata: the date or time stamp of the source that the watermark is a value of."""
 
 
 def source_metadata(source: SourceTable) -> dict[str, Any]:
     """Asset metadata: the source table's name, and what is needed to compare it."""
     return {
         "source_table": source.name,
+        WATERMARK_OF: source.watermark_column,
         SOURCE: {
             "schema": source.schema,
             "table": source.table,

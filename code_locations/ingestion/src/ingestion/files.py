@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 ROWS = RAW_CUSTOMER_FILES.identifier
 REJECTED = "ingestion.rejected_rows"
 LEDGER = "ingestion.loaded_files"
+KEPT = "ledger"
+"""The ledger's watermark; where every run overwrites there is none."""
 
 CUSTOMER_FILES = FileSchema(
     columns={
@@ -89,10 +91,9 @@ def raw_customer_files(
             ),
             "raw_customer_files",
         )
-        # The watermark says that the ledger is kept; where every run overwrites there is none.
         yield dg.Output(
             TableWrite(
-                rows=landed.ledger(), watermark="ledger", continues=continues[LEDGER], alone=True
+                rows=landed.ledger(), watermark=KEPT, continues=continues[LEDGER], alone=True
             ),
             "loaded_files",
         )
@@ -100,7 +101,7 @@ def raw_customer_files(
 
 def loaded_versions(iceberg: IcebergResource) -> dict[str, str]:
     """Which version of each file is loaded, by the ledger, if one is kept."""
-    if iceberg.watermark(LEDGER) is None:
+    if iceberg.watermark(LEDGER) != KEPT:
         return {}
     ledger = iceberg.view(LEDGER).read(["source_file", "version"])
     return dict(ledger.select("source_file", "version").iter_rows())

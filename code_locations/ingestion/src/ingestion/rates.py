@@ -6,6 +6,7 @@ import dagster as dg
 
 from forge_platform import (
     RETRY_TRANSIENT,
+    WATERMARK_OF,
     ApiResource,
     ApiResponseError,
     IcebergResource,
@@ -25,7 +26,7 @@ CORRECTED_FOR = dt.timedelta(days=7)
 
 @dg.asset(
     kinds={"api", "iceberg"},
-    metadata=table_options(mode="merge", key=EXCHANGE_RATES.key),
+    metadata={**table_options(mode="merge", key=EXCHANGE_RATES.key), WATERMARK_OF: "date"},
     retry_policy=RETRY_TRANSIENT,
     description=EXCHANGE_RATES.description,
 )

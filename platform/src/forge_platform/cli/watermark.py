@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from forge_platform.cli.environment import full_name, open_iceberg
+from forge_platform.cli.environment import asset_metadata, full_name, open_iceberg
 from forge_platform.cli.output import as_json, print_json, print_table
 from forge_platform.errors import ConfigurationError
 from forge_platform.resources.iceberg import IcebergResource
+from forge_platform.sources import WATERMARK_OF
 
 # How far ahead the clock may be that a time stamp was taken from.
 _CLOCKS_DIFFER = dt.timedelta(minutes=5)
@@ -47,10 +49,11 @@ def set_(table: str, value: str, *, yes: bool, as_json: bool) -> None:
     """
     iceberg = open_iceberg()
     name = full_name(iceberg, table)
-    current = iceberg.watermark(name)
+    position = iceberg.position(name)
+    current = position.watermark
     wanted = _like(current, value, name)
     _ask(f"Move the watermark of {name} from {current or 'none'} to {wanted}?", yes=yes)
-    _move(iceberg, name, wanted)
+    _move(iceberg, name, wanted, _columns_read(position.window))
     _print(iceberg, name, as_json=as_json)
 
 
@@ -64,7 +67,7 @@ def reset(table: str, *, yes: bool, as_json: bool) -> None:
     name = full_name(iceberg, table)
     if (current := iceberg.watermark(name)) is not None:
         _ask(f"Take the watermark {current} of {name} away?", yes=yes)
-        _move(iceberg, name, "")
+        _move(iceberg, name, "", "")
     _print(iceberg, name, as_json=as_json)
 
 
@@ -73,7 +76,16 @@ def _ask(question: str, *, yes: bool) -> None:
         click.confirm(question, abort=True, err=True)
 
 
-def _move(iceberg: IcebergResource, name: str, value: str) -> None:
+def _columns_read(window: str | None) -> str:
+    """What remains true when the watermark moves: one that is new is still to be read of all rows.
+
+    What the source held near the old watermark says nothing about the new one.
+    """
+    known = json.loads(window) if window else {}
+    return json.dumps({"columns": known["columns"]}) if "columns" in known else ""
+
+
+def _move(iceberg: IcebergResource, name: str, value: str, window: str) -> None:
     """Commits the watermark as any write does: a writer that was first keeps its rows."""
     from forge_platform.iceberg.commit import Plan, commit
     from forge_platform.iceberg.state import WATERMARK, WINDOW
@@ -82,8 +94,7 @@ def _move(iceberg: IcebergResource, name: str, value: str) -> None:
     if found is None:  # dropped since it was listed
         raise ConfigurationError(f"The table {name} is gone.")
     with iceberg.failures():
-        # What the source held near the old watermark says nothing about the new one.
-        commit(found, lambda _: Plan(), {WATERMARK: value, WINDOW: ""})
+        commit(found, lambda _: Plan(), {WATERMARK: value, WINDOW: window})
 
 
 def _like(current: str | None, value: str, name: str) -> str:
@@ -93,6 +104,12 @@ def _like(current: str | None, value: str, name: str) -> str:
         ConfigurationError: it is no time stamp or a future one, or the table's watermark is none.
     """
     moment = _past_moment(value)
+    metadata = asset_metadata(name) if current is None else {}
+    if metadata and WATERMARK_OF not in metadata:
+        raise ConfigurationError(
+            f"The asset of {name} does not follow a time stamp of a source, so it has no watermark "
+            f"to set. If it does, say so in its metadata: {WATERMARK_OF}."
+        )
     if current is None or (_moment(current) and len(current) > len("2024-01-31")):
         return moment.isoformat()
     if _moment(current):
