@@ -432,6 +432,11 @@ def test_who_may_not_see_transactions_is_told(database: DatabaseResource) -> Non
     )
     execute(database, "GRANT pg_read_all_stats TO extractor")
     assert "late_commits" not in extract(limited, CUSTOMERS, FULL, at(None)).metadata
+    with transaction(database) as hidden, hidden.cursor() as cursor:
+        cursor.execute("SET track_activities = off")
+        assert "track_activities" in extract(limited, CUSTOMERS, FULL, at(None)).metadata.get(
+            "late_commits", ""
+        )
 
 
 # Several versions of one row

@@ -451,8 +451,8 @@ def _notes(
     if not sees_transactions:
         notes["late_commits"] = (
             f"Rows committed more than {source.overlap} after their time stamp can be missed: "
-            "open transactions are not visible. Grant pg_read_all_stats; on a replica there is "
-            "only the overlap."
+            "open transactions are not visible. Grant pg_read_all_stats, and let no role turn "
+            "track_activities off; on a replica there is only the overlap."
         )
     if prepared:
         notes["prepared_transactions"] = (

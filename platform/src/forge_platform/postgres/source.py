@@ -24,7 +24,12 @@ _SETTLED = sql.SQL("""
     ) AS open)) END
 """).format(stream=sql.Literal(STREAM_NAME))
 _PREPARED = "EXISTS (SELECT FROM pg_prepared_xacts WHERE database = current_database())"
-_SEES_TRANSACTIONS = "NOT pg_is_in_recovery() AND pg_has_role('pg_read_all_stats', 'USAGE')"
+_SEES_TRANSACTIONS = sql.SQL("""
+    NOT pg_is_in_recovery() AND pg_has_role('pg_read_all_stats', 'USAGE') AND NOT EXISTS (
+        SELECT FROM pg_stat_activity WHERE datname = current_database() AND state = 'disabled'
+          AND pid <> pg_backend_pid() AND application_name IS DISTINCT FROM {stream}
+    )
+""").format(stream=sql.Literal(STREAM_NAME))
 _SAMPLED_PAGES = 8
 _SAMPLED_ROWS = 1_000
 
@@ -46,7 +51,7 @@ def position_query(source: SourceTable) -> sql.Composable:
     NULL for an empty table.
     """
     return sql.SQL("SELECT {}, {}, {} FROM {}").format(
-        _SETTLED, sql.SQL(_SEES_TRANSACTIONS), sql.SQL(_PREPARED), _newest(source)
+        _SETTLED, _SEES_TRANSACTIONS, sql.SQL(_PREPARED), _newest(source)
     )
 
 
