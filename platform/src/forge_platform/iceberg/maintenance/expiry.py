@@ -107,6 +107,9 @@ def _drop(
 
 
 def _commit_removal(table: Table, ids: list[int]) -> None:
+    # A commit cannot ask for what is not there: a tag that was made meanwhile is looked for before.
+    if table.catalog.load_table(table.name()).metadata.refs != table.metadata.refs:
+        raise CommitFailedException("branches or tags have changed")
     unchanged = [
         AssertRefSnapshotId.model_validate({"ref": name, "snapshot-id": ref.snapshot_id})
         for name, ref in table.metadata.refs.items()
