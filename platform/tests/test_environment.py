@@ -62,6 +62,17 @@ def test_a_malformed_port_in_a_uri_is_refused(monkeypatch: pytest.MonkeyPatch) -
     assert "x5432" not in str(raised.value)
 
 
+@pytest.mark.parametrize("path", ["s3://b//tables", "file:///data/../tables", "file:///./data"])
+def test_a_warehouse_that_polars_cannot_read_is_refused(
+    monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    set_all(monkeypatch, {"ICEBERG_WAREHOUSE": path})
+    with pytest.raises(ConfigurationError, match="ICEBERG_WAREHOUSE must not have //"):
+        check_variables(["ICEBERG_WAREHOUSE"])
+    set_all(monkeypatch, {"ICEBERG_WAREHOUSE": "file:///data/tables/"})
+    check_variables(["ICEBERG_WAREHOUSE"])
+
+
 def test_an_unknown_environment_names_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     set_all(monkeypatch, {"FORGE_ENVIRONMENT": "production"})
     with pytest.raises(ConfigurationError, match="dev, staging, prod"):

@@ -95,6 +95,14 @@ def _uri(*schemes: str) -> Callable[[str], None]:
     return check
 
 
+def _place(value: str) -> None:
+    _not_blank(value)
+    segments = value.rpartition("://")[2].strip("/").split("/")
+    if {"", ".", ".."} & set(segments):
+        # Tables would be written there that Polars cannot read.
+        raise ValueError("must not have //, . or .. in its path")
+
+
 @dataclass(frozen=True)
 class Variable:
     """One variable of the environment: what it is for and how its value is checked."""
@@ -135,6 +143,7 @@ CATALOG_VARIABLES: Mapping[str, Variable] = {
     "warehouse_path": Variable(
         "ICEBERG_WAREHOUSE",
         "where table files live: file:///…, s3://bucket/prefix, or a REST warehouse's name",
+        _place,
     ),
 }
 """By field of ``IcebergResource``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from forge_platform.environment import (
     store_variable,
 )
 from forge_platform.errors import ConfigurationError
+from forge_platform.iceberg.failures import translating
 from forge_platform.io_manager import IcebergIOManager
 from forge_platform.logs import LOGGERS
 from forge_platform.maintenance import table_care
@@ -56,9 +57,12 @@ def build_definitions(  # noqa: PLR0913 - the sections of a table of contents
         resources: resources beside Iceberg and its IO manager.
     """
     care = table_care(location, assets)
+    linked = _with_links(location, assets)
+    for asset in (*linked, *checks):
+        _translate_failures(asset)
     return dg.Definitions(
         assets=[
-            *_with_links(location, assets),
+            *linked,
             *care.assets,
             *(contract.spec() for contract in reads),
         ],
@@ -91,9 +95,19 @@ def _resources(location: str, others: Mapping[str, Any]) -> dict[str, Any]:
     return {**resources, IO_MANAGER_KEY: io_manager, "io_manager": io_manager}
 
 
+def _translate_failures(asset: dg.AssetsDefinition) -> None:
+    """Has the failures of table files, which an asset meets where it reads lazily, be ours."""
+    if isinstance(asset.node_def, dg.OpDefinition):
+        # Dagster has no public way to put something around the function of an asset.
+        function: Any = asset.op.compute_fn
+        asset.op._compute_fn = function._replace(  # noqa: SLF001
+            decorated_fn=translating(function.decorated_fn)
+        )
+
+
 def _with_links(
     location: str, assets: Sequence[dg.AssetsDefinition]
-) -> Iterable[dg.AssetsDefinition]:
+) -> Sequence[dg.AssetsDefinition]:
     """Adds namespace, documentation and source links to every asset."""
     linked = dg.map_asset_specs(lambda spec: _described(location, spec), assets)
     with warnings.catch_warnings():

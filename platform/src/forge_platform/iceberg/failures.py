@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import errno
+import inspect
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import Any
 
+from forge_platform.environment import CATALOG_VARIABLES
 from forge_platform.errors import (
     AuthenticationFailed,
     ConfigurationError,
     ForgeError,
+    PermanentError,
     SourceUnavailable,
     StorageFull,
 )
@@ -44,6 +50,9 @@ _REFUSED = {
 _LOGIN_FAILED = re.compile('authentication failed|role "[^"]*" does not exist|no pg_hba.conf entry')
 _S3 = re.compile(r"AWS Error ([A-Z_]+)(?: \(HTTP status (\d+)\))?")
 _S3_REFUSED = {"ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH"}
+_POLARS = "object-store error"
+# Where Iceberg puts the files of a table.
+_TABLE_FILE = re.compile(r"/(?:data|metadata)/\S*\.(?:parquet|avro|json)\b")
 
 
 @contextmanager
@@ -60,6 +69,40 @@ def translated(catalog: str, warehouse: str) -> Iterator[None]:
         raise
     except Exception as error:
         found = _of_catalog(error, catalog) or _of_store(error, warehouse)
+        if found is None:
+            raise
+        raise found from error
+
+
+def translating(function: Callable[..., Any]) -> Callable[..., Any]:
+    """An asset's function, or a check's, that raises these failures where it reads lazily.
+
+    Only those that name a file of a table: what else the function uses has failures of its own.
+    """
+    if inspect.isgeneratorfunction(function):
+
+        @wraps(function)
+        def generate(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:  # noqa: ANN401
+            with _of_table_files():
+                return (yield from function(*args, **kwargs))
+
+        return generate
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        with _of_table_files():
+            return function(*args, **kwargs)
+
+    return call
+
+
+@contextmanager
+def _of_table_files() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        warehouse = os.environ.get(CATALOG_VARIABLES["warehouse_path"].name, "the warehouse")
+        found = _of_store(error, warehouse) if _TABLE_FILE.search(str(error)) else None
         if found is None:
             raise
         raise found from error
@@ -82,22 +125,35 @@ def _of_catalog(error: Exception, catalog: str) -> ForgeError | None:
 
 
 def _of_store(error: Exception, warehouse: str) -> ForgeError | None:
-    said = _said(error)
-    if isinstance(error, OSError) and error.errno in FULL:
+    if not isinstance(error, OSError):
+        return None
+    if error.errno in FULL:
         return StorageFull(
             f"No room is left at {warehouse}: the table is as it was. Free space or enlarge the "
             "volume; the run can then be retried."
         )
-    found = _S3.search(said) if isinstance(error, OSError) else None
-    if found is None:
+    said = _said(error)
+    if isinstance(error, FileNotFoundError) and _TABLE_FILE.search(said):
+        return PermanentError(
+            f"A file of a table at {warehouse} is gone: {said}. If the run began so long ago that "
+            "its snapshot has expired, start it again; else restore the file, or drop the table "
+            "and make it anew."
+        )
+    return _of_bucket(error, said, warehouse)
+
+
+def _of_bucket(error: OSError, said: str, warehouse: str) -> ForgeError | None:
+    found = _S3.search(said)
+    if found is None and _POLARS not in said:
         return None
-    code, status = found.groups()
+    code, status = found.groups() if found else (None, None)
     if code == "NO_SUCH_BUCKET":
         return ConfigurationError(
             f"The bucket of the table files at {warehouse} does not exist: create it, or correct "
             "ICEBERG_WAREHOUSE."
         )
-    if code in _S3_REFUSED or status in {"401", "403"}:
+    refused = code in _S3_REFUSED or status in {"401", "403"}
+    if refused or isinstance(error, PermissionError):
         return AuthenticationFailed(
             f"The store of the table files at {warehouse} refuses the credentials: {said}. "
             "Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they allow."

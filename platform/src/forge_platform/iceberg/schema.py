@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from pyiceberg.exceptions import CommitFailedException
@@ -80,6 +80,21 @@ def _storable_nested(kind: pa.DataType) -> pa.DataType | None:
 def table_schema(table: Table) -> pa.Schema:
     """The table's current schema in Arrow types, without field ids."""
     return storable(table.schema().as_arrow())
+
+
+def cast_column(column: pa.ChunkedArray[Any], field: pa.Field[Any]) -> pa.ChunkedArray[Any]:
+    """A column of rows in the type that the table has it in.
+
+    Raises:
+        SchemaMismatch: a value does not fit, as a time of nanoseconds in microseconds.
+    """
+    try:
+        return column.cast(field.type)
+    except pa.ArrowInvalid as error:
+        raise SchemaMismatch(
+            f"A value of the column {field.name} ({column.type}) does not fit the table's type, "
+            f"{field.type}: {error}. Round or cast it in the asset before it is written."
+        ) from error
 
 
 def reconcile(table: Table, incoming: pa.Schema, *, fixed: bool = False) -> None:

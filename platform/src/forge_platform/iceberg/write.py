@@ -32,7 +32,7 @@ from forge_platform.iceberg.commit import CommitResult, Plan, Planner, commit, u
 from forge_platform.iceberg.merge import Merge, refuse_missing
 from forge_platform.iceberg.pruning import Scope
 from forge_platform.iceberg.replace import Replace
-from forge_platform.iceberg.schema import reconcile, storable, table_schema
+from forge_platform.iceberg.schema import cast_column, reconcile, storable, table_schema
 from forge_platform.iceberg.state import (
     DATA_VERSION,
     RUN_ID,
@@ -386,7 +386,8 @@ def _aligned(table: Table, batches: Iterable[pa.RecordBatch]) -> pl.DataFrame:
     data = pa.Table.from_batches(collected)
     if set(schema.names) != set(data.column_names):
         raise _schema_changed(table)
-    return pl.DataFrame(pl.from_arrow(data.select(schema.names).cast(schema)))
+    columns = [cast_column(data.column(field.name), field) for field in schema]
+    return pl.DataFrame(pl.from_arrow(pa.Table.from_arrays(columns, schema=schema)))
 
 
 def _without_keys(deleted: pl.DataFrame | None, keys: pl.DataFrame) -> pl.DataFrame | None:

@@ -22,9 +22,10 @@ from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.partitioning import PartitionFieldValue, PartitionKey
 from pyiceberg.typedef import Record
 
-from forge_platform.errors import ConfigurationError, StorageFull
+from forge_platform.errors import ConfigurationError, PermanentError, StorageFull
 from forge_platform.iceberg.encodings import choose_encodings
 from forge_platform.iceberg.failures import FULL
+from forge_platform.iceberg.schema import cast_column
 
 if TYPE_CHECKING:
     from pyiceberg.io import FileIO
@@ -139,7 +140,7 @@ def _taken(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
     data = pa.Table.from_batches(batches)
     batches.clear()
     columns = [
-        data.column(field.name).cast(field.type)
+        cast_column(data.column(field.name), field)
         if field.name in data.column_names
         else pa.nulls(data.num_rows, field.type)
         for field in schema
@@ -247,6 +248,7 @@ def _partitions(table: Table, frame: pl.DataFrame) -> Iterator[tuple[PartitionKe
         _partition_value(str(field.transform), schema.find_field(field.source_id).name)
         for field in spec.fields
     ]
+    _refuse_nan(frame, [schema.find_field(field.source_id).name for field in spec.fields])
     names = [f"_partition_{field.name}" for field in spec.fields]
     frame = frame.with_columns(
         column.alias(name) for column, name in zip(columns, names, strict=True)
@@ -257,6 +259,17 @@ def _partitions(table: Table, frame: pl.DataFrame) -> Iterator[tuple[PartitionKe
             for field, value in zip(spec.fields, values, strict=True)
         ]
         yield PartitionKey(field_values=fields, partition_spec=spec, schema=schema), rows
+
+
+def _refuse_nan(frame: pl.DataFrame, columns: Iterable[str]) -> None:
+    """Raises a PermanentError for NaN, for which Iceberg has no partition."""
+    for name in columns:
+        column = frame.get_column(name)
+        if column.dtype.is_float() and column.is_nan().any():
+            raise PermanentError(
+                f"There are rows with NaN in {name}, by which the table is partitioned. "
+                "Reject them, or make it NULL, in the asset before they are written."
+            )
 
 
 def _partition_value(transform: str, name: str) -> pl.Expr:
