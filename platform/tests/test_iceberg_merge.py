@@ -17,7 +17,7 @@ from unittest.mock import patch
 import polars as pl
 import pyarrow as pa
 import pytest
-from catalogs import FILES, REST, S3, catalog_at
+from catalogs import FILES, REST, S3, catalog_at, local_catalog
 from polars.testing import assert_frame_equal
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException
@@ -30,7 +30,7 @@ from forge_platform.errors import (
     PermanentError,
     SchemaMismatch,
 )
-from forge_platform.iceberg import write, writer
+from forge_platform.iceberg import writer
 from forge_platform.iceberg.catalog import open_catalog
 from forge_platform.iceberg.describe import describe
 from forge_platform.iceberg.maintenance.compaction import Compaction, compact
@@ -423,7 +423,7 @@ def test_writers_at_once_are_serialised_and_nothing_is_lost(
 def test_a_merge_in_several_pieces_keeps_what_each_brought(
     catalog: Catalog, keyed: TableOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(write, "MERGE_ROWS", 2)
+    monkeypatch.setattr(writer, "PIECE_ROWS", 2)
     first = things(*((key, 0, "old") for key in range(8)))
     write_table(catalog, TABLE, WriteRequest(rows=first, mode="merge"), keyed)
     changed = things(*((key, 1, "new") for key in range(6)))
@@ -441,7 +441,7 @@ def test_a_run_that_dies_between_two_pieces_is_done_again_from_where_it_began(
     catalog: Catalog, keyed: TableOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where another run has been further meanwhile: its newer row lies under an older one."""
-    monkeypatch.setattr(write, "MERGE_ROWS", 2)
+    monkeypatch.setattr(writer, "PIECE_ROWS", 2)
     latest = replace(keyed, order_by=None)
 
     def merge(frame: pl.DataFrame, watermark: str) -> None:
@@ -455,8 +455,7 @@ def test_a_run_that_dies_between_two_pieces_is_done_again_from_where_it_began(
     def dying() -> Iterator[pa.RecordBatch]:
         yield from things((1, 1, "old"), (2, 1, "old")).to_arrow().to_batches()
         merge(things((1, 2, "new")), "2")
-        for key in (3, 5):
-            yield from things((key, 1, "old"), (key + 1, 1, "old")).to_arrow().to_batches()
+        yield from things((3, 1, "old"), (4, 1, "old")).to_arrow().to_batches()
         raise KeyboardInterrupt
 
     stream = pa.RecordBatchReader.from_batches(things().to_arrow().schema, dying())
@@ -506,7 +505,7 @@ def test_texts_beyond_what_statistics_hold_are_found(
 def test_wide_rows_end_row_groups_and_pieces_sooner(
     catalog: Catalog, keyed: TableOptions, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(write, "MERGE_BYTES", 4_000)
+    monkeypatch.setattr(writer, "PIECE_BYTES", 4_000)
     monkeypatch.setattr(writer, "ROW_GROUP_BYTES", 1_000)
     wide = things(*((number, 0, "x" * 900) for number in range(8)))
     batches = [batch for row in wide.iter_slices(1) for batch in row.to_arrow().to_batches()]
@@ -517,6 +516,27 @@ def test_wide_rows_end_row_groups_and_pieces_sooner(
     tasks = files(table, current_snapshot_id(table)).values()
     assert all(len(task.file.split_offsets or ()) > 1 for task in tasks)
     assert_frame_equal(rows(catalog), wide)
+
+
+def test_a_stream_into_partitions_is_written_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog = local_catalog(tmp_path)
+    monkeypatch.setattr(writer, "PIECE_ROWS", 2)
+    days = [things((number, number % 2 * 1440, "a")) for number in range(6)]
+    written: list[int] = []
+
+    def reading() -> Iterator[pa.RecordBatch]:
+        for day in days:
+            yield from day.to_arrow().to_batches()
+            written.append(len(list(tmp_path.rglob("*.parquet"))))
+
+    stream = pa.RecordBatchReader.from_batches(days[0].to_arrow().schema, reading())
+    by_day = TableOptions(partition_by="at", granularity="day")
+    write_table(catalog, TABLE, WriteRequest(rows=stream, mode="append"), by_day)
+    assert written == [0, 0, 2, 2, 4, 4]
+    assert len(catalog.load_table(TABLE).metadata.snapshots) == 1
+    assert_frame_equal(rows(catalog), pl.concat(days))
 
 
 @pytest.mark.parametrize(

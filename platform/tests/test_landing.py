@@ -22,6 +22,7 @@ import pytest
 
 from forge_platform.contracts import RAW_CUSTOMER_FILES
 from forge_platform.errors import ConfigurationError, SourceUnavailable
+from forge_platform.file_formats.parquet import read_parquet
 from forge_platform.landing import FileSchema, LandedFiles, LoadedFile, load_files, not_loaded
 from forge_platform.objects import StoredObject
 from forge_platform.resources.object_store import S3Resource
@@ -819,6 +820,13 @@ def test_memory_is_bounded_by_a_chunk(landing: Landing) -> None:
         peaks.append(peak)
     grown = peaks[1] - peaks[0]
     assert grown < 100, f"{peaks} MiB, and the file has 150"
+
+
+def test_a_chunk_of_parquet_is_bounded_by_its_bytes() -> None:
+    rows = pl.DataFrame({"id": range(200), "text": [f"{n:08}" * 12_500 for n in range(200)]})
+    chunks = [chunk.cells for chunk in read_parquet(io.BytesIO(parquet(rows)), ["id", "text"])]
+    assert pl.concat(chunks)["id"].to_list() == rows["id"].to_list()
+    assert max(chunk.estimated_size() for chunk in chunks) < 10_000_000  # of 20 MB
 
 
 # Files, versions, and the ledger

@@ -42,7 +42,7 @@ from forge_platform import (
     remove_marked,
     remove_missing_keys,
 )
-from forge_platform.iceberg import write
+from forge_platform.iceberg import writer
 from forge_platform.iceberg.maintenance.care import Neighbours, care
 from forge_platform.iceberg.state import INPUT_PREFIX, WATERMARK, WINDOW
 from forge_platform.iceberg.write import TableOptions, WriteRequest, to_reader, write_table
@@ -372,7 +372,7 @@ def _run_until_killed(
 ) -> None:
     os.environ.update(places.variables)
     chance = random.Random(seed)
-    write.MERGE_ROWS = PIECE_ROWS
+    writer.PIECE_ROWS = PIECE_ROWS
     tempfile.gettempdir()  # it is looked for once, by writing there
     if chance.random() < 0.25:
         _die_at_a_commit(chance, sender)

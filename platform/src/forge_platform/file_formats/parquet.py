@@ -19,6 +19,9 @@ from forge_platform.file_formats.chunks import (
     refuse_missing,
 )
 
+_CHUNK_BYTES = 8 * 1024 * 1024
+_BUFFER_BYTES = 1024 * 1024  # else a column of a whole row group is in memory
+
 
 def read_parquet(file: BinaryIO, wanted: Sequence[str]) -> Iterator[Chunk]:
     """Reads the wanted columns of a Parquet file; LINE is the number of the row.
@@ -30,7 +33,7 @@ def read_parquet(file: BinaryIO, wanted: Sequence[str]) -> Iterator[Chunk]:
     if file.seek(0, os.SEEK_END) == 0:
         raise UnusableFile("the file is empty")
     with _parquet_errors():
-        parquet = pq.ParquetFile(file, pre_buffer=False)
+        parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER_BYTES)
         schema = parquet.schema_arrow
     refuse_missing(wanted, schema.names)
     strange = [name for name in wanted if not _is_plain(schema.field(name).type)]
@@ -41,10 +44,30 @@ def read_parquet(file: BinaryIO, wanted: Sequence[str]) -> Iterator[Chunk]:
     yield _parquet_chunk(schema.names, empty, 1)
     first = 1
     with _parquet_errors():
-        for batch in parquet.iter_batches(CHUNK_ROWS, columns=list(wanted)):
+        for batch in parquet.iter_batches(
+            _chunk_rows(parquet.metadata, wanted), columns=list(wanted)
+        ):
             batch.validate(full=True)
             yield _parquet_chunk(schema.names, batch, first)
             first += batch.num_rows
+
+
+def _chunk_rows(metadata: pq.FileMetaData, wanted: Sequence[str]) -> int:
+    """As many rows as have a bounded size, by the widest row group."""
+    widest = max(
+        (_bytes(group, wanted) // max(1, group.num_rows) for group in _row_groups(metadata)),
+        default=0,
+    )
+    return min(CHUNK_ROWS, max(1, _CHUNK_BYTES // max(1, widest)))
+
+
+def _row_groups(metadata: pq.FileMetaData) -> Iterator[pq.RowGroupMetaData]:
+    return map(metadata.row_group, range(metadata.num_row_groups))
+
+
+def _bytes(group: pq.RowGroupMetaData, wanted: Sequence[str]) -> int:
+    columns = map(group.column, range(group.num_columns))
+    return sum(of.total_uncompressed_size for of in columns if of.path_in_schema in wanted)
 
 
 def _parquet_chunk(columns: Sequence[str], rows: pa.RecordBatch | pa.Table, first: int) -> Chunk:

@@ -43,7 +43,7 @@ from forge_platform.iceberg.state import (
     state,
 )
 from forge_platform.iceberg.view import current_snapshot_id, files
-from forge_platform.iceberg.writer import discard, write_stream
+from forge_platform.iceberg.writer import discard, pieces, write_stream
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -53,9 +53,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MERGE_ROWS = 1_000_000
-MERGE_BYTES = 128 * 1024 * 1024
-"""Of either, what is reached first ends a piece of a merge: rows may be wide."""
 BATCH_ROWS = 65_536
 
 Granularity: TypeAlias = str
@@ -302,8 +299,9 @@ def _merge(
     """
     insert_only = request.mode == "append"
     total = unchanged(table)
-    for piece, is_last in _marked_last(_pieces(batches)):
+    for piece, is_last in pieces(batches):
         rows = _aligned(table, piece)
+        piece.clear()
         # A key that comes in with any piece stays, so what is deleted is known only at the end.
         deleted = _without_keys(deleted, rows.select(options.key))
         merge = Merge(
@@ -316,6 +314,7 @@ def _merge(
         )
         part = request if is_last else _at_its_begin(request, table)
         total = _sum(total, _commit(table, merge.plan, part))
+        del rows, merge  # they are not in memory while the next piece is read
     return total
 
 
@@ -394,29 +393,6 @@ def _without_keys(deleted: pl.DataFrame | None, keys: pl.DataFrame) -> pl.DataFr
     if deleted is None:
         return None
     return deleted.select(keys.columns).cast(keys.schema).join(keys, on=keys.columns, how="anti")
-
-
-def _pieces(batches: pa.RecordBatchReader) -> Iterator[Sequence[pa.RecordBatch]]:
-    """Groups of batches of a bounded size; at least one, maybe empty, group."""
-    group: list[pa.RecordBatch] = []
-    rows = size = 0
-    for batch in batches:
-        rows, size = rows + batch.num_rows, size + batch.nbytes
-        if group and (rows > MERGE_ROWS or size > MERGE_BYTES):
-            yield group
-            group, rows, size = [], batch.num_rows, batch.nbytes
-        group.append(batch)
-    yield group
-
-
-def _marked_last(
-    pieces: Iterator[Sequence[pa.RecordBatch]],
-) -> Iterator[tuple[Sequence[pa.RecordBatch], bool]]:
-    previous = next(pieces)
-    for piece in pieces:
-        yield previous, False
-        previous = piece
-    yield previous, True
 
 
 def _at_its_begin(request: WriteRequest, table: Table) -> WriteRequest:

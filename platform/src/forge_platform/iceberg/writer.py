@@ -35,6 +35,9 @@ TARGET_FILE_BYTES = 128 * 1024 * 1024
 ROW_GROUP_ROWS = 128 * 1024
 ROW_GROUP_BYTES = 64 * 1024 * 1024
 """Of either, what is reached first ends a row group: rows may be wide."""
+PIECE_ROWS = 1_000_000
+PIECE_BYTES = 128 * 1024 * 1024
+"""The same for what is in memory at once where rows are not taken as they come."""
 
 logger = logging.getLogger(__name__)
 
@@ -52,17 +55,24 @@ def write_stream(table: Table, batches: Iterable[pa.RecordBatch]) -> list[DataFi
     Raises:
         StorageFull: no room is left; what was written has been removed.
     """
-    if table.spec().fields:
-        collected = list(batches)
-        if not collected:
-            return []
-        return write_frame(table, pl.DataFrame(pl.from_arrow(pa.Table.from_batches(collected))))
     written: list[DataFile] = []
     with removed_on_failure(table.io, written):
+        if table.spec().fields:
+            for piece, _ in pieces(batches):
+                written.extend(_write_piece(table, piece))
+            return written
         source = _row_groups(table, batches)
         while first := list(islice(source, 1)):
             written.append(_write_file(table, _until_full(first, source)))
     return written
+
+
+def _write_piece(table: Table, batches: list[pa.RecordBatch]) -> list[DataFile]:
+    if not batches:
+        return []
+    data = pa.Table.from_batches(batches)
+    batches.clear()
+    return write_frame(table, pl.DataFrame(pl.from_arrow(data)))
 
 
 def write_frame(table: Table, frame: pl.DataFrame) -> list[DataFile]:
@@ -79,6 +89,23 @@ def write_frame(table: Table, frame: pl.DataFrame) -> list[DataFile]:
             groups = _row_groups(table, _batches(rows))
             written.append(_write_file(table, groups, key))
     return written
+
+
+def pieces(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[list[pa.RecordBatch], bool]]:
+    """Groups of batches of a bounded size, and whether it is the last; at least one, maybe empty.
+
+    A group is the caller's to clear, so that it is not in memory while the next one is read.
+    """
+    group: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        rows, size = rows + batch.num_rows, size + batch.nbytes
+        if group and (rows > PIECE_ROWS or size > PIECE_BYTES):
+            yield group, False
+            group, rows, size = [], batch.num_rows, batch.nbytes
+        group.append(batch)
+        del batch
+    yield group, True
 
 
 def _batches(frame: pl.DataFrame) -> list[pa.RecordBatch]:
