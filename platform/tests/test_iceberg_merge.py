@@ -389,6 +389,9 @@ def test_changes_between_snapshots_are_exactly_what_was_merged(
     assert not changes.complete
     assert_frame_equal(changes.rows.sort("id"), things((2, 1, "B"), (9, 1, "z")))
     assert_frame_equal(changes.removed.sort("id"), things((2, 0, "b"), (3, 0, "c")))
+    keys = view.changes_since(before.snapshot_id, ["id"])
+    assert_frame_equal(keys.rows.sort("id"), changes.rows.sort("id").select("id"))
+    assert_frame_equal(keys.removed.sort("id"), changes.removed.sort("id").select("id"))
     assert view.changes_since(None).complete
     assert view.changes_since(12345).complete
 

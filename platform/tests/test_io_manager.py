@@ -1,7 +1,7 @@
 """The IO manager through real materialisations: types in and out, modes, partitions, metadata."""
 
 import datetime as dt
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from forge_platform import (
     table_options,
 )
 from forge_platform.iceberg import write
+from forge_platform.iceberg.view import IcebergView
 
 ROWS = pl.DataFrame({"id": [1, 2, 3], "name": ["a", None, "c"]})
 
@@ -263,7 +264,17 @@ def test_a_failure_names_what_is_wrong_and_is_not_retried(iceberg: IcebergResour
     assert len(attempts) == 1
 
 
-def test_derived_table_follows_only_the_changes(with_history: IcebergResource) -> None:
+def test_derived_table_follows_only_the_changes(
+    with_history: IcebergResource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole: list[str] = []
+    read_all = IcebergView.read
+
+    def noted(view: IcebergView, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        whole.append(view.identifier)
+        return read_all(view, columns)
+
+    monkeypatch.setattr(IcebergView, "read", noted)
     source = {"rows": ROWS}
     read: list[list[int]] = []
 
@@ -282,6 +293,7 @@ def test_derived_table_follows_only_the_changes(with_history: IcebergResource) -
 
     everything = resources(with_history)
     run([base, derived], everything)
+    assert whole == ["space.base"]  # once, and not to see that all of it is new
     source["rows"] = pl.DataFrame({"id": [1, 4], "name": [None, "d"]})
     run([base, derived], everything)
     run([base, derived], everything)

@@ -105,19 +105,27 @@ def plan_work(
     position = iceberg.position(table)
     if config.mode is RunMode.FULL:
         return Work(None, inputs, position.snapshot_id)
-    changes = [view.changes_since(position.inputs.get(view.identifier)) for view in upstream]
-    if any(change.complete for change in changes):
+    seen = position.inputs
+    if not all(view.has_snapshot(seen.get(view.identifier)) for view in upstream):
         return Work(None, inputs, position.snapshot_id)
+    columns = keys.columns if isinstance(keys, _KeysOf) else None
+    changes = [view.changes_since(seen[view.identifier], columns) for view in upstream]
     return Work(keys(changes), inputs, position.snapshot_id)
 
 
 def keys_of(column: str) -> "Callable[[Sequence[Changes]], pl.DataFrame]":
     """Takes the affected keys from one column that all upstream tables have."""
+    return _KeysOf((column,))
 
-    def keys(changes: Sequence[Changes]) -> "pl.DataFrame":
+
+@dataclass(frozen=True)
+class _KeysOf:
+    """Needs no more of the changes than these columns."""
+
+    columns: tuple[str, ...]
+
+    def __call__(self, changes: Sequence[Changes]) -> "pl.DataFrame":
         import polars as pl
 
-        frames = [frame.select(column) for c in changes for frame in (c.rows, c.removed)]
+        frames = [frame.select(self.columns) for c in changes for frame in (c.rows, c.removed)]
         return pl.concat(frames).unique()
-
-    return keys

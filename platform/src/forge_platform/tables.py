@@ -119,5 +119,16 @@ class TableView(ABC):
         """The rows, or some of their columns, in memory."""
 
     @abstractmethod
-    def changes_since(self, snapshot_id: int | None) -> Changes:
-        """What changed after a snapshot; everything when it is None or was expired."""
+    def has_snapshot(self, snapshot_id: int | None) -> bool:
+        """Whether it is known what changed after a snapshot: it is not None, nor was expired."""
+
+    @abstractmethod
+    def changes_since(
+        self, snapshot_id: int | None, columns: Sequence[str] | None = None
+    ) -> Changes:
+        """What changed after a snapshot; everything when it is None or was expired.
+
+        Args:
+            snapshot_id: the earlier snapshot.
+            columns: those that are wanted. A row that differs in another one has changed, too.
+        """

@@ -55,7 +55,7 @@ def restated_days_sensor(
     if view.snapshot_id == seen:
         # Kept also now: what the summary has seen moves on with any day that is made.
         return dg.SensorResult(skip_reason="No order has changed.", cursor=str(seen))
-    changes = view.changes_since(seen)
+    changes = view.changes_since(seen, transforms.SUMMARISED)
     existing = set(daily_partitions.get_partition_keys())
     days = transforms.restated_days(changes.rows, changes.removed)
     requests = [

@@ -20,6 +20,9 @@ MOVING_AVERAGE_DAYS = 7
 STATUSES = ("pending", "paid", "shipped", "delivered")
 OTHER_STATUS = "other"
 
+SUMMARISED = ("order_id", "order_date", "customer_id", "amount_usd")
+"""The columns of enriched orders that the daily summary is made of."""
+
 _RATE = pl.Decimal(18, 8)
 _AMOUNT = pl.Decimal(14, 2)
 _CENTS = pl.Decimal(38, 2)
@@ -154,12 +157,11 @@ def restated_days(rows: pl.DataFrame, removed: pl.DataFrame) -> list[date]:
         rows: inserted orders and the new version of updated ones.
         removed: deleted orders and the old version of updated ones.
     """
-    counted = ("order_id", "order_date", "customer_id", "amount_usd")
-    new, old = rows.select(counted), removed.select(counted)
+    new, old = rows.select(SUMMARISED), removed.select(SUMMARISED)
     different = pl.concat(
         [
-            new.join(old, on=counted, how="anti", nulls_equal=True),
-            old.join(new, on=counted, how="anti", nulls_equal=True),
+            new.join(old, on=SUMMARISED, how="anti", nulls_equal=True),
+            old.join(new, on=SUMMARISED, how="anti", nulls_equal=True),
         ]
     )
     return different["order_date"].drop_nulls().unique().sort().to_list()

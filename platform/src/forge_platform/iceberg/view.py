@@ -26,6 +26,7 @@ os.environ.setdefault("POLARS_ICEBERG_PLANNER", "pyiceberg")
 
 _SIGN = "_forge_sign"
 _COPY = "_forge_copy"
+_DIGEST = "_forge_digest"
 
 
 def files(table: Table, snapshot_id: int | None) -> Mapping[str, FileScanTask]:
@@ -112,40 +113,53 @@ class IcebergView(TableView):
             self.schema.as_arrow(), stream_files(self.table, self.tasks(), self.schema)
         )
 
-    def changes_since(self, snapshot_id: int | None) -> Changes:
+    def has_snapshot(self, snapshot_id: int | None) -> bool:
+        """Whether it is known what changed after a snapshot: it is not None, nor was expired."""
+        if snapshot_id is None or self.snapshot_id is None:
+            return False
+        return self.table.snapshot_by_id(snapshot_id) is not None
+
+    def changes_since(
+        self, snapshot_id: int | None, columns: Sequence[str] | None = None
+    ) -> Changes:
         """What changed after a snapshot; everything when it is None or was expired.
 
         Only the data files that the two snapshots do not share are read, and none for a commit
-        between them that wrote the same rows anew.
+        between them that wrote the same rows anew. Where only some columns are wanted, these are
+        in memory and a digest of each row.
         """
-        before = self.table.snapshot_by_id(snapshot_id) if snapshot_id is not None else None
-        if before is None or self.snapshot_id is None:
-            rows = self.read()
-            return Changes(
-                rows=rows, removed=rows.clear(), snapshot_id=self.snapshot_id, complete=True
-            )
+        current = self.snapshot_id
+        if snapshot_id is None or current is None or not self.has_snapshot(snapshot_id):
+            rows = self.read(columns)
+            return Changes(rows=rows, removed=rows.clear(), snapshot_id=current, complete=True)
+        wanted = list(columns or self.schema.as_arrow().names)
         parts = [
-            self._between(files(self.table, older), files(self.table, newer))
-            for older, newer in stretches(self.table, before.snapshot_id, self.snapshot_id)
+            self._between(files(self.table, older), files(self.table, newer), columns)
+            for older, newer in stretches(self.table, snapshot_id, current)
         ]
-        rows, removed = self._net(parts)
-        return Changes(rows=rows, removed=removed, snapshot_id=self.snapshot_id, complete=False)
+        rows, removed = (frame.select(wanted) for frame in self._net(parts, columns))
+        return Changes(rows=rows, removed=removed, snapshot_id=current, complete=False)
 
     def _between(
-        self, before: Mapping[str, FileScanTask], after: Mapping[str, FileScanTask]
+        self,
+        before: Mapping[str, FileScanTask],
+        after: Mapping[str, FileScanTask],
+        columns: Sequence[str] | None,
     ) -> tuple[pl.DataFrame, pl.DataFrame]:
         """The rows that came and those that went."""
-        old = self._rows(before, after)
-        new = self._rows(after, before)
+        old = self._rows(before, after, columns)
+        new = self._rows(after, before, columns)
         return _minus(new, old), _minus(old, new)
 
     def _net(
-        self, parts: Sequence[tuple[pl.DataFrame, pl.DataFrame]]
+        self,
+        parts: Sequence[tuple[pl.DataFrame, pl.DataFrame]],
+        columns: Sequence[str] | None,
     ) -> tuple[pl.DataFrame, pl.DataFrame]:
         """What came and went in all: a row that came and went again did neither."""
         if len(parts) == 1:
             return parts[0]
-        none = self._read([])
+        none = _reduced(self._read([]), columns)
         signed = [
             frame.with_columns(pl.lit(sign, pl.Int32).alias(_SIGN))
             for came, went in parts
@@ -156,20 +170,46 @@ class IcebergView(TableView):
         return _repeated(net, pl.col(_SIGN)), _repeated(net, -pl.col(_SIGN))
 
     def _rows(
-        self, wanted: Mapping[str, FileScanTask], other: Mapping[str, FileScanTask]
+        self,
+        wanted: Mapping[str, FileScanTask],
+        other: Mapping[str, FileScanTask],
+        columns: Sequence[str] | None,
     ) -> pl.DataFrame:
         """The rows of a snapshot that lie where another has none."""
-        whole = self._read([wanted[path] for path in wanted if path not in other])
+        none = self._read([])
+        whole = [wanted[path] for path in wanted if path not in other]
         shared = [(wanted[path], other[path]) for path in wanted if path in other]
         parts = [
-            DataFileReader(self.table, here, self.schema).rows_that(there, whole.columns)
+            DataFileReader(self.table, here, self.schema).rows_that(there, none.columns)
             for here, there in shared
             if there.delete_files - here.delete_files
         ]
-        return pl.concat([whole, *parts])
+        return pl.concat(
+            [
+                _reduced(none, columns),
+                *concurrently(lambda task: self._of_file(task, columns), whole),
+                *(_reduced(part, columns) for part in parts),
+            ]
+        )
+
+    def _of_file(self, task: FileScanTask, columns: Sequence[str] | None) -> pl.DataFrame:
+        """Its rows; where only some columns are wanted, all of them for a row group at a time."""
+        batches = stream_files(self.table, [task], self.schema)
+        frames = (pl.DataFrame(pl.from_arrow(batch)) for batch in batches)
+        return pl.concat(
+            [_reduced(self._read([]), columns), *(_reduced(f, columns) for f in frames)]
+        )
 
     def _read(self, tasks: Sequence[FileScanTask]) -> pl.DataFrame:
         return read_files(self.table, tasks, self.schema)
+
+
+def _reduced(rows: pl.DataFrame, columns: Sequence[str] | None) -> pl.DataFrame:
+    """Some columns, and a digest of all, which tells rows apart that differ in others."""
+    if columns is None:
+        return rows
+    digests = (rows.hash_rows(seed).alias(f"{_DIGEST}{seed}") for seed in (1, 2))
+    return rows.select(columns).with_columns(digests)
 
 
 def _repeated(net: pl.DataFrame, times: pl.Expr) -> pl.DataFrame:
