@@ -248,6 +248,50 @@ def test_partitions_map_to_iceberg_partitions(iceberg: IcebergResource) -> None:
     assert [str(field.transform) for field in table.spec().fields] == ["day"]
 
 
+@pytest.mark.parametrize(
+    "weeks",
+    [
+        dg.WeeklyPartitionsDefinition("2024-01-01", day_offset=1),
+        dg.TimeWindowPartitionsDefinition("2024-01-01", "%Y-%m-%d", cron_schedule="0 0 * * 1"),
+    ],
+    ids=["weekly", "cron"],
+)
+def test_a_partition_of_any_length_has_a_file_a_day(
+    tmp_path: Path, request: pytest.FixtureRequest, weeks: dg.TimeWindowPartitionsDefinition
+) -> None:
+    iceberg = iceberg_at(FILES, request, tmp_path)
+    begin = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
+
+    @dg.asset(partitions_def=weeks, metadata=table_options(mode="append", partition_by="at"))
+    def events() -> pl.DataFrame:
+        times = [begin + dt.timedelta(hours=hour) for hour in range(48)]
+        return pl.DataFrame({"at": times}, schema={"at": pl.Datetime("us", "UTC")})
+
+    run([events], resources(iceberg), partition_key=weeks.get_first_partition_key())
+    assert len(iceberg.view("space.events").tasks()) == 2
+
+
+def test_partitions_are_values_of_a_column_of_any_type(iceberg: IcebergResource) -> None:
+    shards = dg.StaticPartitionsDefinition(["1", "2", "north"])
+    seen: list[int] = []
+
+    @dg.asset(partitions_def=shards, metadata=table_options(mode="append", partition_by="shard"))
+    def things(context: dg.AssetExecutionContext) -> pl.DataFrame:
+        shard = int(context.partition_key) if context.partition_key.isdecimal() else 3
+        return pl.DataFrame({"shard": [shard] * 2, "n": [1, 2]})
+
+    @dg.asset(partitions_def=shards)
+    def reader(things: pl.DataFrame) -> None:
+        seen.extend(things["shard"])
+
+    for key in ("1", "2", "1"):
+        run([things, reader], resources(iceberg), partition_key=key)
+    assert iceberg.view("space.things").read().height == 4
+    assert seen == [1, 1, 2, 2, 1, 1]
+    with pytest.raises(dg.Failure, match=r"values of the column shard \(Int64\): north\. Rename"):
+        run([things], resources(iceberg), partition_key="north")
+
+
 def test_a_failure_names_what_is_wrong_and_is_not_retried(iceberg: IcebergResource) -> None:
     attempts = []
 

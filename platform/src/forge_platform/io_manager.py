@@ -46,7 +46,8 @@ def table_options(
             written); ``append``, which with a key inserts only rows whose key is new.
         key: columns that identify a row.
         order_by: column that tells which of two versions of a row is newer.
-        partition_by: column that Dagster's partitions are mapped to.
+        partition_by: column that Dagster's partitions are mapped to: by hour or month where the
+            partitions are, by day for other windows of time, else by its values.
         merge_on_read: a merge writes which rows are gone and leaves the files that hold them to
             readers and to compaction: for a large table of which every run changes a little
             everywhere.
@@ -196,12 +197,14 @@ def _options(context: dg.OutputContext) -> "TableOptions":
 def _granularity(context: dg.OutputContext) -> str:
     if not context.has_asset_partitions:
         return "value"
-    kinds = {
-        dg.HourlyPartitionsDefinition: "hour",
-        dg.DailyPartitionsDefinition: "day",
-        dg.MonthlyPartitionsDefinition: "month",
-    }
-    return kinds.get(type(context.asset_partitions_def), "value")
+    match context.asset_partitions_def:
+        case dg.HourlyPartitionsDefinition():
+            return "hour"
+        case dg.MonthlyPartitionsDefinition():
+            return "month"
+        case dg.TimeWindowPartitionsDefinition():
+            return "day"  # weeks and others, for which Iceberg has nothing
+    return "value"
 
 
 def _scope(context: dg.OutputContext | dg.InputContext, column: str | None) -> "Scope | None":

@@ -11,6 +11,8 @@ import polars as pl
 from pyiceberg.conversions import from_bytes
 from pyiceberg.types import PrimitiveType
 
+from forge_platform.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile
     from pyiceberg.table import Table
@@ -37,11 +39,16 @@ class Scope:
     values: Sequence[Any] = ()
 
     def predicate(self, schema: pl.Schema) -> pl.Expr:
-        """Whether a row of this schema is inside."""
+        """Whether a row of this schema is inside.
+
+        Raises:
+            ConfigurationError: a value is none that the column can have.
+        """
         if self.column is None:
             return pl.lit(value=True)
         if self.window is None:
-            return pl.col(self.column).is_in(list(self.values)).fill_null(value=False)
+            inside = self._values(schema[self.column])
+            return pl.col(self.column).is_in(inside.implode()).fill_null(value=False)
         start, beyond = self._edges(schema[self.column])
         moment = pl.col(self.column).dt.timestamp("us")
         return ((moment >= start) & (moment < beyond)).fill_null(value=False)
@@ -57,6 +64,17 @@ class Scope:
         edges = pl.Series([low, high]).cast(kind).dt.timestamp("us")
         start, beyond = self._edges(kind)
         return bool(edges[1] >= start and edges[0] < beyond)
+
+    def _values(self, kind: pl.DataType) -> pl.Series:
+        """In the column's type: the keys of Dagster's partitions are texts."""
+        try:
+            return pl.Series(self.values).cast(kind)
+        except pl.exceptions.InvalidOperationError as error:
+            raise ConfigurationError(
+                f"Not all partitions are values of the column {self.column} ({kind}): "
+                f"{', '.join(map(str, self.values))}. Rename the partitions of the asset, or name "
+                "another column for them."
+            ) from error
 
     def _edges(self, kind: pl.DataType) -> Sequence[int]:
         has_zone = isinstance(kind, pl.Datetime) and kind.time_zone is not None
