@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from pyiceberg.table import Table
 from forge_platform.errors import ConfigurationError
 from forge_platform.iceberg.commit import commit
 from forge_platform.iceberg.history import stretches
+from forge_platform.iceberg.maintenance import expiry
 from forge_platform.iceberg.maintenance.care import Neighbours, care
 from forge_platform.iceberg.maintenance.compaction import Compaction, _Rewrite, compact, groups
 from forge_platform.iceberg.maintenance.expiry import expire, trim_metadata
@@ -312,6 +314,25 @@ def test_expiry_keeps_what_others_rely_on(with_history: Catalog) -> None:
     view = IcebergView(table, TABLE, current_snapshot_id(table))
     assert not view.changes_since(read_downstream).complete
     assert view.changes_since(ids[2]).complete
+
+
+def test_a_tag_that_is_made_while_expiry_looks_is_kept(
+    local: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = add_many(local, 4)
+    first = table.metadata.snapshots[0].snapshot_id
+    look = expiry._last_of_history
+
+    def tagging(looked_at: Table, keep: int) -> Iterator[int]:
+        with local.load_table(TABLE).manage_snapshots() as manage:
+            manage.create_tag(first, "audit")
+        monkeypatch.setattr(expiry, "_last_of_history", look)
+        yield from look(looked_at, keep)
+
+    monkeypatch.setattr(expiry, "_last_of_history", tagging)
+    assert expire(table, older_than=LATER, keep=1).snapshots == 2
+    assert set(table.metadata.refs) == {"main", "audit"}
+    assert rows(table, first).height == 10
 
 
 def test_young_snapshots_stay(local: Catalog) -> None:

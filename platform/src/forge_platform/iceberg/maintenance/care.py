@@ -6,7 +6,7 @@ import datetime as dt
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -22,6 +22,7 @@ from forge_platform.iceberg.view import current_snapshot_id, files
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
     from pyiceberg.table import Table
+    from pyiceberg.typedef import Identifier
 
     from forge_platform.maintenance import CareOptions
 
@@ -50,7 +51,7 @@ class Neighbours:
         locations: dict[str, str] = {}
         inputs: defaultdict[str, set[int]] = defaultdict(set)
         unreadable: list[str] = []
-        for namespace in catalog.list_namespaces():
+        for namespace in _namespaces(catalog):
             for identifier in catalog.list_tables(namespace):
                 try:
                     table = catalog.load_table(identifier)
@@ -66,6 +67,13 @@ class Neighbours:
                         inputs[name.removeprefix(INPUT_PREFIX)].add(int(value))
         known = {name: frozenset(ids) for name, ids in inputs.items()}
         return cls(locations, known, unreadable)
+
+
+def _namespaces(catalog: Catalog, within: Identifier = ()) -> Iterator[Identifier]:
+    """All namespaces, with those inside of others."""
+    for namespace in catalog.list_namespaces(within):
+        yield namespace
+        yield from _namespaces(catalog, namespace)
 
 
 def care(

@@ -68,12 +68,17 @@ def _path(table: Table, location: str) -> str:
 
 
 def _refuse_shared(table: Table, others: Iterable[str]) -> None:
-    base = table.location().rstrip("/") + "/"
-    if inside := [other for other in others if other.startswith(base) or other + "/" == base]:
+    # By path: s3:// and s3a:// name the same place.
+    base = _folder(table, table.location())
+    if inside := [other for other in others if _folder(table, other).startswith(base)]:
         raise ConfigurationError(
             f"The location of {'.'.join(table.name())}, {table.location()}, also holds the table "
             f"at {inside[0]}: its orphan files cannot be told from the other's. Move one of them."
         )
+
+
+def _folder(table: Table, location: str) -> str:
+    return _path(table, location).rstrip("/") + "/"
 
 
 def _listed(store: FileSystem, base: str) -> Iterable[FileInfo]:
