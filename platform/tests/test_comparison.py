@@ -317,6 +317,27 @@ def test_only_ranges_that_differ_are_read(
     assert part.within.low <= 1234 < part.within.high
 
 
+@pytest.mark.parametrize("kind", ["number", "ident"])
+def test_an_index_of_the_key_finds_a_range(
+    database: DatabaseResource, iceberg: IcebergResource, kind: str
+) -> None:
+    type_, value = KEYS[kind]
+    create = sql.SQL(
+        "CREATE TABLE things (k {} PRIMARY KEY, updated_at timestamptz);"
+        "INSERT INTO things SELECT {}, '2024-05-01+00' FROM generate_series(1, 200) n"
+    )
+    execute(database, create.format(sql.SQL(type_), sql.SQL(value)))
+    source = SourceTable("public", "things", {"k": type_, "updated_at": "timestamptz"}, key=("k",))
+    load(database, iceberg, source)
+    side, _ = tables(database, iceberg, source).sides([])
+    low, high, *_ = side.edges(KeyRange(), 8)
+    question = sql.SQL("EXPLAIN SELECT * FROM {}").format(side._rows(KeyRange(low, high)))
+    with database.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("SET enable_seqscan = off")
+        cursor.execute(question)
+        assert "Index Cond: ((k >=" in "\n".join(line for (line,) in cursor.fetchall())
+
+
 def test_progress_ends_where_it_says(database: DatabaseResource, iceberg: IcebergResource) -> None:
     execute(database, CREATE)
     load(database, iceberg, THINGS)

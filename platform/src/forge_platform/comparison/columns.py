@@ -13,6 +13,8 @@ from typing import TypeVar
 
 from psycopg2 import sql
 
+from forge_platform.postgres.type_names import full_name
+
 T = TypeVar("T")
 
 _SEPARATOR = 31
@@ -62,10 +64,17 @@ _ORDERED = {
 
 @dataclass(frozen=True)
 class ComparedColumn:
-    """A column that both tables have, and its Iceberg type as Iceberg prints it."""
+    """A column that both tables have.
+
+    Attributes:
+        name: in both.
+        kind: its Iceberg type as Iceberg prints it.
+        source_type: its type in PostgreSQL.
+    """
 
     name: str
     kind: str
+    source_type: str = ""
 
     @property
     def is_comparable(self) -> bool:
@@ -92,11 +101,12 @@ class ComparedColumn:
 
     def bound(self, value: object) -> sql.Composable:
         """A value, to be compared with the column."""
-        return self._comparable(sql.Literal(value))
+        literal = sql.Literal(value)
+        return sql.SQL("{}::uuid").format(literal) if self._is_uuid else self._comparable(literal)
 
     def bucket(self, edges: Sequence[object]) -> sql.Composable:
         """The number of edges that are not beyond the value, in PostgreSQL."""
-        kind = sql.SQL(_ORDERED[self._family])
+        kind = sql.SQL("uuid" if self._is_uuid else _ORDERED[self._family])
         if not edges:
             return sql.SQL("0")
         bounds = sql.SQL(", ").join(map(self.bound, edges))
@@ -106,8 +116,13 @@ class ComparedColumn:
 
     def _comparable(self, value: sql.Composable) -> sql.Composable:
         # The bytes of UTF-8, which those of the database's encoding need not be in the order of.
-        is_text = self._family == "string"
+        is_text = self._family == "string" and not self._is_uuid
         return sql.SQL("convert_to(({})::text, 'UTF8')").format(value) if is_text else value
+
+    @property
+    def _is_uuid(self) -> bool:
+        """Whether the table has the text of a UUID, which is in the order of UUIDs."""
+        return self._family == "string" and full_name(self.source_type) == "uuid"
 
     @property
     def _family(self) -> str:

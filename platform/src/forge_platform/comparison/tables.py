@@ -60,7 +60,11 @@ class KeyedTables:
                 "newest: there is nothing to compare. Compare the table of the newest versions."
             )
         kinds = view.column_types()
-        shared = [ComparedColumn(name, kinds[name]) for name in source.columns if kinds.get(name)]
+        shared = [
+            ComparedColumn(name, kinds[name], type_)
+            for name, type_ in source.columns.items()
+            if kinds.get(name)
+        ]
         by_name = {column.name: column for column in shared if column.is_comparable}
         if not key or not set(key) <= set(by_name) or not by_name[key[0]].is_ordered:
             raise ConfigurationError(
