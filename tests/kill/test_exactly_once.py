@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from busy_source import SKEW_SECONDS, BusySource
+from busy_source import AHEAD_SECONDS, SKEW_SECONDS, BusySource
 from hunted_pipeline import (
     CUSTOMERS,
     FILE_ROWS,
@@ -39,6 +39,7 @@ from forge_platform.testing import ConnectionParameters, EmbeddedPostgres, S3Ser
 
 KILLS = int(os.environ.get("FORGE_KILLS", "200"))
 SEED = int(os.environ.get("FORGE_SEED") or random.randrange(1 << 30))
+ENOUGH_KILLS = 100  # so many meet every step
 SECONDS_PER_KILL = 5
 SECONDS_PER_KILL_ON_S3 = 60  # a step makes a hundred requests, of which one in six goes wrong
 SECRET = "secret"
@@ -69,7 +70,9 @@ def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
 
 @pytest.mark.timeout(60 + SECONDS_PER_KILL * KILLS)
 def test_killing_loses_and_doubles_nothing(places: Places, say: Callable[[str], None]) -> None:
-    hunted(Hunt(places, random.Random(SEED)), KILLS, say)
+    hunt = Hunt(places, random.Random(SEED))
+    hunted(hunt, KILLS, say)
+    assert KILLS < ENOUGH_KILLS or hunt.missed() == []
 
 
 def test_a_source_that_is_restarted_loses_and_doubles_nothing(
@@ -134,7 +137,7 @@ def settled(hunt: Hunt, source: BusySource) -> None:
     """Lets the pipeline run once more, undisturbed, and compares."""
     assert OVERLAP.total_seconds() > SKEW_SECONDS
     # What was passed over is now older than what a run reads again.
-    time.sleep(OVERLAP.total_seconds())
+    time.sleep(OVERLAP.total_seconds() + AHEAD_SECONDS)
     hunt.settle()
     compare(hunt.places, source)
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 SKEW_SECONDS = 1.5
 """How far behind a clock may be: less than the overlap of an extraction."""
+AHEAD_SECONDS = 1.0
+"""How far ahead a clock may be: it may be any time."""
 
 _SCHEMA = """
 CREATE TABLE orders (
@@ -202,7 +204,7 @@ class _Lane:
     def _values(self, **more: Any) -> Mapping[str, Any]:
         skewed = self._chance.random() < 0.3
         return {
-            "skew": self._chance.uniform(0, SKEW_SECONDS) if skewed else 0,
+            "skew": self._chance.uniform(-AHEAD_SECONDS, SKEW_SECONDS) if skewed else 0,
             "customer": self._chance.randrange(_CUSTOMERS),
             "status": self._chance.choice(("new", "paid", "sent", None)),
             "amount": self._chance.randrange(100_000) / 100,
@@ -258,5 +260,9 @@ class _Lane:
         cursor.execute(statement, self._values(id=customer))
 
     def _delete_customer(self, cursor: Cursor) -> None:
+        """Unless a version that is added again could look older than what is deleted."""
         customer = self._chance.randrange(_CUSTOMERS) * _LANES + self._number
-        cursor.execute("DELETE FROM customers WHERE customer_id = %s", (customer,))
+        statement = """DELETE FROM customers WHERE customer_id = %(id)s AND NOT EXISTS (
+            SELECT FROM customers WHERE customer_id = %(id)s
+            AND updated_at >= now() - %(skew)s * interval '1 second')"""
+        cursor.execute(statement, {"id": customer, "skew": SKEW_SECONDS})

@@ -248,6 +248,7 @@ class Pipeline:
             mode=found.mode or mode,
             deleted_keys=found.deleted_keys,
             properties={**{k: v for k, v in position.items() if v is not None}, **inputs},
+            continues=found.continues,
         )
         with self._iceberg.failures():
             write_table(self._iceberg.catalog(), table, request, _OPTIONS[table])
@@ -309,6 +310,11 @@ class Hunt:
         receiver, process = _started(_settle, self.places, self._seed(), None)
         assert receiver.recv() is None
         process.join()
+
+    def missed(self) -> list[str]:
+        """The steps in which it was never killed, and the sides of a commit where it never died."""
+        steps = Pipeline(self.places, self.chance).steps.keys()
+        return [*(steps - self.killed_in.keys()), *({"before", "after"} - self.at_commits.keys())]
 
     def report(self) -> str:
         """What happened, for whoever watches."""
