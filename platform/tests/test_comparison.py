@@ -329,7 +329,7 @@ def test_an_index_of_the_key_finds_a_range(
     execute(database, create.format(sql.SQL(type_), sql.SQL(value)))
     source = SourceTable("public", "things", {"k": type_, "updated_at": "timestamptz"}, key=("k",))
     load(database, iceberg, source)
-    side, _ = tables(database, iceberg, source).sides([])
+    side, _ = tables(database, iceberg, source).sides([], None)
     low, high, *_ = side.edges(KeyRange(), 8)
     question = sql.SQL("EXPLAIN SELECT * FROM {}").format(side._rows(KeyRange(low, high)))
     with database.connect() as connection, connection.cursor() as cursor:

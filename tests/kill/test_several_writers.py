@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
+from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -13,9 +14,10 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from forge_platform.iceberg.catalog import open_catalog
+from forge_platform.iceberg.history import ancestors, properties_of
 from forge_platform.iceberg.maintenance.compaction import Compaction, compact
 from forge_platform.iceberg.pruning import Scope
-from forge_platform.iceberg.state import WATERMARK, state
+from forge_platform.iceberg.state import RUN_ID, WATERMARK, state
 from forge_platform.iceberg.view import IcebergView, current_snapshot_id
 from forge_platform.iceberg.write import TableOptions, WriteRequest, write_table
 
@@ -105,34 +107,77 @@ def run_partitions(folder: str, days: range, version: int, *, on_read: bool) -> 
     for day in days:
         start = dt.datetime.combine(FIRST_DAY, dt.time(), dt.UTC) + dt.timedelta(days=day)
         scope = Scope("day", (start, start + dt.timedelta(days=1)))
-        ids = list(range(day * 10, day * 10 + 10 - version))  # a later run has fewer rows
-        request = WriteRequest(rows=things(ids, version, day), mode="append", scope=scope)
+        request = WriteRequest(
+            rows=things(ids_of_run(day, version), version, day),
+            mode="append",
+            scope=scope,
+            properties={RUN_ID: f"run {version} {day}"},
+        )
         write(folder, request, options)
 
 
-def merge_rows(folder: str, days: range, *, on_read: bool) -> None:
+def merge_days(folder: str, days: range, version: int, *, on_read: bool) -> None:
     options = replace(DAILY, on_read=on_read)
     for day in days:
-        request = WriteRequest(rows=things([day * 10 + 100_000], 9, day), mode="merge")
-        write(folder, request, options)
+        rows = things(ids_of_merge(day), version, day)
+        properties = {RUN_ID: f"merge {version} {day}"}
+        write(folder, WriteRequest(rows=rows, mode="merge", properties=properties), options)
 
 
-def test_a_partition_run_again_and_a_merge_at_once(folder: str, *, on_read: bool) -> None:
-    run_partitions(folder, range(10), 0, on_read=on_read)
+def ids_of_run(day: int, version: int) -> list[int]:
+    return list(range(day * 10, day * 10 + 10 - version))  # a later run has fewer rows
+
+
+def ids_of_merge(day: int) -> list[int]:
+    """A row that all runs of the day have, one that the later ones lack, and one of its own."""
+    return [day * 10, day * 10 + 8, day * 10 + 100_000]
+
+
+def one_after_another(writes: list[str]) -> pl.DataFrame:
+    """The rows that writes leave when each begins after the one before it."""
+    versions: dict[int, dict[int, int]] = {}
+    for kind, version, day in (name.split() for name in writes):
+        found = versions.setdefault(int(day), {})
+        if kind == "run":
+            found.clear()
+        ids = ids_of_run if kind == "run" else lambda day, _: ids_of_merge(day)
+        for id_ in ids(int(day), int(version)):
+            found[id_] = max(int(version), found.get(id_, 0))
+    left = [
+        things([id_], version, day)
+        for day, rows in versions.items()
+        for id_, version in rows.items()
+    ]
+    return pl.concat(left).sort("id")
+
+
+def committed_writes(folder: str) -> list[str]:
+    """The writes in the order in which the table has them."""
+    catalog = open_catalog(f"sqlite:///{folder}/catalog.db", f"file://{folder}/tables", {})
+    table = catalog.load_table(TABLE)
+    snapshots = ancestors(table, current_snapshot_id(table))
+    names = [properties_of(snapshot).get(RUN_ID) for snapshot in snapshots]
+    return [name for name in reversed(names) if name is not None]
+
+
+def test_partitions_run_again_and_merges_into_them_at_once(folder: str, *, on_read: bool) -> None:
+    """They come to what they would have, each after the other, in the order of their commits."""
+    run_partitions(folder, range(6), 0, on_read=on_read)
     with processes() as pool:
         runs = [
-            pool.submit(run_partitions, folder, range(5), 1, on_read=on_read),
-            pool.submit(run_partitions, folder, range(5, 10), 1, on_read=on_read),
-            pool.submit(merge_rows, folder, range(20, 26), on_read=on_read),
+            pool.submit(run_partitions, folder, range(6), 1, on_read=on_read),
+            pool.submit(merge_days, folder, range(6), 3, on_read=on_read),
+            pool.submit(merge_days, folder, range(5, -1, -1), 4, on_read=on_read),
+            pool.submit(run_partitions, folder, range(5, -1, -1), 2, on_read=on_read),
             pool.submit(compact_again_and_again, folder, 3),
         ]
         for running in runs:
             running.result()
-    expected = [
-        *(things(list(range(day * 10, day * 10 + 9)), 1, day) for day in range(10)),
-        *(things([day * 10 + 100_000], 9, day) for day in range(20, 26)),
-    ]
-    assert_frame_equal(rows(folder), pl.concat(expected))
+    writes = committed_writes(folder)
+    assert_frame_equal(rows(folder), one_after_another(writes))
+    kinds = [name.partition(" ")[0] for name in writes[6:]]
+    assert kinds.count("run") == 12
+    assert "run merge run" in " ".join(kind for kind, _ in groupby(kinds))
 
 
 @pytest.mark.timeout(900)
