@@ -1,4 +1,7 @@
-"""What another engine reads of the tables: DuckDB's own Iceberg reader, on the metadata file."""
+"""What other engines read of the tables, from the metadata file on.
+
+They have Iceberg readers of their own: DuckDB in C++, DataFusion in Rust.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,11 @@ from pathlib import Path
 import duckdb
 import polars as pl
 import pytest
+from datafusion import SessionContext
 from polars.testing import assert_frame_equal
 from pyiceberg.catalog import Catalog
 from pyiceberg.types import LongType, StringType
+from pyiceberg_core.datafusion import IcebergDataFusionTable
 
 from forge_platform.iceberg.catalog import open_catalog
 from forge_platform.iceberg.maintenance.compaction import Compaction, compact
@@ -68,7 +73,7 @@ def ours(catalog: Catalog, snapshot_id: int | None = None) -> pl.DataFrame:
     return IcebergView(table, TABLE, snapshot_id or current_snapshot_id(table)).read().sort("id")
 
 
-def theirs(
+def in_duckdb(
     engine: duckdb.DuckDBPyConnection, catalog: Catalog, snapshot_id: int | None = None
 ) -> pl.DataFrame:
     location = catalog.load_table(TABLE).metadata_location.removeprefix("file://")
@@ -78,11 +83,26 @@ def theirs(
     return pl.DataFrame(pl.from_arrow(found.to_arrow_table()))
 
 
+def in_rust(catalog: Catalog) -> pl.DataFrame:
+    table = catalog.load_table(TABLE)
+    session = SessionContext()
+    provider = IcebergDataFusionTable(list(table.name()), table.metadata_location, {})
+    session.register_table("things", provider)
+    found = session.sql("SELECT * FROM things ORDER BY id").to_arrow_table()
+    return pl.DataFrame(pl.from_arrow(found))
+
+
+def assert_all_read_the_same(engine: duckdb.DuckDBPyConnection, catalog: Catalog) -> None:
+    expected = ours(catalog)
+    assert_frame_equal(in_duckdb(engine, catalog), expected, check_dtypes=False)
+    assert_frame_equal(in_rust(catalog), expected, check_dtypes=False)
+
+
 @pytest.mark.parametrize("on_read", [False, True], ids=["copy on write", "merge on read"])
 @pytest.mark.parametrize(
     "options", [PLAIN, DAILY, MONTHLY, BY_VALUE], ids=["plain", "daily", "monthly", "by value"]
 )
-def test_duckdb_reads_the_same_rows(
+def test_others_read_the_same_rows(
     catalog: Catalog, engine: duckdb.DuckDBPyConnection, options: TableOptions, *, on_read: bool
 ) -> None:
     chance = random.Random(11)
@@ -94,21 +114,22 @@ def test_duckdb_reads_the_same_rows(
             rows=batch(chance, step, size), mode="merge", deleted_keys=deleted if step else None
         )
         snapshots.append(write_table(catalog, TABLE, request, written).snapshot_id)
-        assert_frame_equal(theirs(engine, catalog), ours(catalog), check_dtypes=False)
+        assert_all_read_the_same(engine, catalog)
     assert has_deletes(catalog) == on_read
     for snapshot in snapshots:
         assert_frame_equal(
-            theirs(engine, catalog, snapshot), ours(catalog, snapshot), check_dtypes=False
+            in_duckdb(engine, catalog, snapshot), ours(catalog, snapshot), check_dtypes=False
         )
     before = ours(catalog)
     compact(
         catalog.load_table(TABLE),
         Compaction(small_bytes=10**6, group_bytes=10**7, min_files=2, deleted_fraction=0),
     )
-    assert_frame_equal(theirs(engine, catalog), before, check_dtypes=False)
+    assert_frame_equal(ours(catalog), before)
+    assert_all_read_the_same(engine, catalog)
 
 
-def test_duckdb_reads_added_columns_and_replaced_partitions(
+def test_others_read_added_columns_and_replaced_partitions(
     catalog: Catalog, engine: duckdb.DuckDBPyConnection
 ) -> None:
     chance = random.Random(3)
@@ -118,9 +139,8 @@ def test_duckdb_reads_added_columns_and_replaced_partitions(
     scope = Scope("day", (window[0], window[1]))
     wider = rows.filter(scope.predicate(rows.schema)).head(5).with_columns(extra=pl.lit("new"))
     write_table(catalog, TABLE, WriteRequest(rows=wider, mode="append", scope=scope), DAILY)
-    found = theirs(engine, catalog)
-    assert found["extra"].drop_nulls().len() == 5
-    assert_frame_equal(found, ours(catalog), check_dtypes=False)
+    assert ours(catalog)["extra"].drop_nulls().len() == 5
+    assert_all_read_the_same(engine, catalog)
 
 
 def nested(ids: Sequence[int], *, quantity: pl.DataType) -> pl.DataFrame:
@@ -149,7 +169,7 @@ def test_duckdb_reads_nested_columns_of_a_table_that_changed(
 
     def merge(rows: pl.DataFrame) -> None:
         write_table(catalog, TABLE, WriteRequest(rows=rows, mode="merge"), options)
-        assert_frame_equal(theirs(engine, catalog), ours(catalog), check_dtypes=False)
+        assert_frame_equal(in_duckdb(engine, catalog), ours(catalog), check_dtypes=False)
 
     merge(nested(range(90), quantity=pl.Int32()))
     merge(
@@ -168,7 +188,7 @@ def test_duckdb_reads_nested_columns_of_a_table_that_changed(
         catalog.load_table(TABLE),
         Compaction(small_bytes=10**6, group_bytes=10**7, min_files=2, deleted_fraction=0),
     )
-    assert_frame_equal(theirs(engine, catalog), ours(catalog), check_dtypes=False)
+    assert_frame_equal(in_duckdb(engine, catalog), ours(catalog), check_dtypes=False)
 
 
 def has_deletes(catalog: Catalog) -> bool:
