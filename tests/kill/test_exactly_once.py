@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from busy_source import AHEAD_SECONDS, SKEW_SECONDS, BusySource
+from catalogs import REST, S3, address_at
 from hunted_pipeline import (
     CUSTOMERS,
     FILE_ROWS,
@@ -104,6 +105,29 @@ def test_a_store_that_fails_and_is_slow_loses_and_doubles_nothing(
     hunt.places = replace(stored, variables=s3_server.environment)
     settled(hunt, source)
     assert proxy.faults.total() > 0
+
+
+@pytest.mark.parametrize("place", [S3, REST])
+@pytest.mark.timeout(120 + SECONDS_PER_KILL_ON_S3 * KILLS // 10)
+def test_killing_loses_and_doubles_nothing_on_other_catalogs(
+    place: str,
+    places: Places,
+    s3_server: S3Server,
+    s3_bucket: str,
+    request: pytest.FixtureRequest,
+    say: Callable[[str], None],
+) -> None:
+    uri, warehouse = address_at(place, request, Path())
+    stored = replace(
+        places,
+        catalog_uri=uri,
+        warehouse=warehouse,
+        landing_uri=f"{s3_bucket}/landing",
+        variables=s3_server.environment,
+    )
+    hunt = Hunt(stored, random.Random(SEED), most_steps=1, longest_step=1.5, commits=2)
+    hunted(hunt, KILLS // 10, say)
+    assert KILLS < ENOUGH_KILLS or len(hunt.at_commits) == 2
 
 
 def test_a_disk_that_fills_loses_and_doubles_nothing(

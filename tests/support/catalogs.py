@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
+from nessie import add_last_column_ids
 from pyiceberg.catalog import Catalog
 
 from forge_platform.iceberg.catalog import open_catalog
@@ -24,15 +25,21 @@ REST = "rest and s3"
 
 def catalog_at(place: str, request: pytest.FixtureRequest, folder: Path) -> Catalog:
     """An empty catalog; a local one is in the folder."""
+    catalog = open_catalog(*address_at(place, request, folder), {})
     if place == REST:
-        request.getfixturevalue("s3_bucket")
-        nessie: Nessie = request.getfixturevalue("nessie")
-        return nessie.new_catalog()
+        add_last_column_ids(catalog)
+    return catalog
+
+
+def address_at(place: str, request: pytest.FixtureRequest, folder: Path) -> tuple[str, str]:
+    """URI and warehouse of an empty catalog."""
+    if place == FILES:
+        return _local(folder)
+    bucket: str = request.getfixturevalue("s3_bucket")
     if place == S3:
-        uri = postgresql_uri(request.getfixturevalue("new_database"))
-        bucket: str = request.getfixturevalue("s3_bucket")
-        return open_catalog(uri, f"{bucket}/tables", {})
-    return local_catalog(folder)
+        return postgresql_uri(request.getfixturevalue("new_database")), f"{bucket}/tables"
+    nessie: Nessie = request.getfixturevalue("nessie")
+    return nessie.new_catalog_uri(), "tables"
 
 
 _GIVEN: dict[str, Catalog] = {}
@@ -62,4 +69,8 @@ def postgresql_uri(database: ConnectionParameters) -> str:
 
 def local_catalog(folder: Path) -> Catalog:
     """SQLite and a folder."""
-    return open_catalog(f"sqlite:///{folder}/catalog.db", f"file://{folder}/tables", {})
+    return open_catalog(*_local(folder), {})
+
+
+def _local(folder: Path) -> tuple[str, str]:
+    return f"sqlite:///{folder}/catalog.db", f"file://{folder}/tables"

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from unittest.mock import patch
 
 import polars as pl
 import pyarrow as pa
-from pyiceberg.catalog.sql import SqlCatalog
+from nessie import add_last_column_ids
 
 from forge_platform import (
     CareOptions,
@@ -52,12 +52,16 @@ from forge_platform.testing import ConnectionParameters
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerProcess
 
+    from pyiceberg.catalog import Catalog
     from pyiceberg.table import CommitTableResponse, Table
 
     from forge_platform.tables import Frame, WriteMode
 
+Moment = Literal["before", "after"]
+
 OVERLAP = dt.timedelta(seconds=2)
 SECONDS_TO_START = 60
+SECONDS_TO_COMMIT = 60
 PIECE_ROWS = 100
 
 ORDERS = "space.orders"
@@ -118,7 +122,9 @@ _PRELOADED = [
     "forge_platform.iceberg.write",
     "forge_platform.postgres.stream",
     "forge_platform.spool",
+    "nessie",
     "pyarrow.parquet",
+    "pyiceberg.catalog.rest",
     "pyiceberg.catalog.sql",
 ]
 
@@ -135,7 +141,10 @@ class Places:
 
     def iceberg(self) -> IcebergResource:
         """The tables."""
-        return IcebergResource(catalog_uri=self.catalog_uri, warehouse_path=self.warehouse)
+        found = IcebergResource(catalog_uri=self.catalog_uri, warehouse_path=self.warehouse)
+        if self.catalog_uri.startswith("http"):
+            add_last_column_ids(found.catalog())
+        return found
 
 
 class Pipeline:
@@ -272,6 +281,7 @@ class Hunt:
     Attributes:
         most_steps: so many of its steps at most come to their end before it is killed,
         longest_step: as many seconds later at most.
+        commits: of so many kills one is at a commit.
         killed_in: how often it was killed in which step.
         at_commits: how often it died just before or after the catalog accepted a commit.
         done: how often each step came to its end.
@@ -282,6 +292,7 @@ class Hunt:
     chance: random.Random
     most_steps: int = 2
     longest_step: float = 0.6
+    commits: int = 4
     setting: Callable[[random.Random], None] | None = None
     killed_in: Counter[str] = field(default_factory=Counter)
     at_commits: Counter[str] = field(default_factory=Counter)
@@ -295,10 +306,16 @@ class Hunt:
 
     def kill_once(self) -> None:
         """Starts the pipeline, and kills it at a random moment."""
-        receiver, process = _started(_run_until_killed, self.places, self._seed(), self.setting)
-        spared = self.chance.randint(0, self.most_steps)
-        step = self._listen(receiver, SECONDS_TO_START, "start", spared)
-        step = self._listen(receiver, self.chance.uniform(0, self.longest_step), step)
+        moment = self._moment()
+        receiver, process = _started(
+            _run_until_killed, self.places, self._seed(), moment, self.setting
+        )
+        if moment is not None:
+            step = self._listen(receiver, SECONDS_TO_COMMIT, "start")
+        else:
+            steps = self.chance.randint(0, self.most_steps)
+            step = self._listen(receiver, SECONDS_TO_START, "start", steps)
+            step = self._listen(receiver, self.chance.uniform(0, self.longest_step), step)
         process.kill()
         process.join()
         step = self._listen(receiver, 0, step)
@@ -307,7 +324,7 @@ class Hunt:
 
     def settle(self) -> None:
         """Lets it come to rest, in one run that nobody kills."""
-        receiver, process = _started(_settle, self.places, self._seed(), None)
+        receiver, process = _started(_settle, self.places, self._seed())
         assert receiver.recv() is None
         process.join()
 
@@ -326,6 +343,13 @@ class Hunt:
 
     def _seed(self) -> int:
         return self.chance.randrange(1 << 30)
+
+    def _moment(self) -> Moment | None:
+        """By turns, so that even a few kills meet both."""
+        turn, other = divmod(self.kills, self.commits)
+        if other:
+            return None
+        return "after" if turn % 2 else "before"
 
     def _listen(self, receiver: Connection, seconds: float, step: str, steps: int = 1 << 30) -> str:
         """Hears the pipeline until the time or so many steps are over; the step that it is in."""
@@ -358,9 +382,7 @@ def _started(target: Callable[..., None], *arguments: Any) -> tuple[Connection, 
     return receiver, process
 
 
-def _settle(
-    places: Places, seed: int, _: Callable[[random.Random], None] | None, sender: Connection
-) -> None:
+def _settle(places: Places, seed: int, sender: Connection) -> None:
     os.environ.update(places.variables)
     try:
         Pipeline(places, random.Random(seed)).settle()
@@ -373,6 +395,7 @@ def _settle(
 def _run_until_killed(
     places: Places,
     seed: int,
+    moment: Moment | None,
     setting: Callable[[random.Random], None] | None,
     sender: Connection,
 ) -> None:
@@ -380,8 +403,8 @@ def _run_until_killed(
     chance = random.Random(seed)
     writer.PIECE_ROWS = PIECE_ROWS
     tempfile.gettempdir()  # it is looked for once, by writing there
-    if chance.random() < 0.25:
-        _die_at_a_commit(chance, sender)
+    if moment is not None:
+        _die_at_a_commit(type(places.iceberg().catalog()), moment, chance.randrange(3), sender)
     pipeline = Pipeline(places, chance)
     try:
         for name in _steps(pipeline, chance):
@@ -409,22 +432,22 @@ def _outcome(step: Callable[[], None]) -> str:
     return "done"
 
 
-def _die_at_a_commit(chance: random.Random, sender: Connection) -> None:
-    """Kills this process at some commit: before the catalog is asked, or when it has accepted."""
-    commit = SqlCatalog.commit_table
-    lives = [chance.randrange(3)]
+def _die_at_a_commit(kind: type[Catalog], moment: Moment, spared: int, sender: Connection) -> None:
+    """Kills this process before the catalog is asked to commit, or when it has accepted."""
+    commit = kind.commit_table
+    number = itertools.count()
 
-    def die(moment: str) -> None:
+    def die() -> None:
         sender.send(("dies", moment))
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def deadly(catalog: SqlCatalog, table: Table, *change: Any) -> CommitTableResponse:
-        lives[0] -= 1
-        if lives[0] < 0 and chance.random() < 0.5:
-            die("before")
+    def deadly(catalog: Catalog, table: Table, *change: Any) -> CommitTableResponse:
+        is_last = next(number) == spared
+        if is_last and moment == "before":
+            die()
         response = commit(catalog, table, *change)
-        if lives[0] < 0:
-            die("after")
+        if is_last:
+            die()
         return response
 
-    patch.object(SqlCatalog, "commit_table", deadly).start()
+    patch.object(kind, "commit_table", deadly).start()

@@ -20,7 +20,6 @@ from pyiceberg.catalog.rest import RestCatalog
 from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
 
-from forge_platform.iceberg.catalog import open_catalog
 from forge_platform.testing import free_port
 
 if TYPE_CHECKING:
@@ -39,8 +38,8 @@ class Nessie:
     def __init__(self, url: str) -> None:
         self._url = url
 
-    def new_catalog(self) -> Catalog:
-        """An empty catalog."""
+    def new_catalog_uri(self) -> str:
+        """Where an empty catalog is found; its warehouse is ``tables``."""
         name = f"test-{uuid4().hex}"
         main = httpx.get(f"{self._url}/api/v2/trees/main").raise_for_status().json()
         httpx.post(
@@ -48,18 +47,19 @@ class Nessie:
             params={"name": name, "type": "BRANCH"},
             json=main["reference"],
         ).raise_for_status()
-        catalog = open_catalog(f"{self._url}/iceberg/{name}", "tables", {})
-        assert isinstance(catalog, RestCatalog)
-        catalog._session.mount(self._url, _LastColumnId())
-        return catalog
+        return f"{self._url}/iceberg/{name}"
 
 
-class _LastColumnId(HTTPAdapter):
-    """Adds to a new schema what Nessie insists on and the specification has given up.
+def add_last_column_ids(catalog: Catalog) -> None:
+    """Adds to new schemas what Nessie insists on and the specification has given up.
 
     See https://github.com/projectnessie/nessie/issues/11341.
     """
+    assert isinstance(catalog, RestCatalog)
+    catalog._session.mount("http://", _LastColumnId())
 
+
+class _LastColumnId(HTTPAdapter):
     def send(self, request: PreparedRequest, *args: Any, **options: Any) -> Response:
         body = request.body or b""
         if isinstance(body, bytes) and b'"add-schema"' in body:
