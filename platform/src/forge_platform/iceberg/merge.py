@@ -177,17 +177,19 @@ class _Change:
 
     def _kept(self, match: Matches, replaced: pl.DataFrame) -> Iterator[pa.Table]:
         """The rows of a file as they are after the merge, by row group."""
-        new = self._rows(replaced.get_column(NEW))
         places = replaced.get_column(ROW).to_numpy()
         outdated = match.affected().to_numpy() if not replaced.height else match.gone.to_numpy()
         dropped = np.concatenate([outdated, match.reader.deleted]).astype(np.int64)
         for position, group in match.reader.groups(self.incoming.columns):
-            chosen = np.arange(group.num_rows)
             here = inside(places, position, group.num_rows)
-            chosen[places[here] - position] = group.num_rows + np.flatnonzero(here)
-            chosen = np.delete(
-                chosen, dropped[inside(dropped, position, group.num_rows)] - position
-            )
+            gone = dropped[inside(dropped, position, group.num_rows)] - position
+            if not here.any() and not len(gone):
+                yield group
+                continue
+            new = self._rows(replaced.get_column(NEW).filter(pl.Series(here)))
+            chosen = np.arange(group.num_rows)
+            chosen[places[here] - position] = group.num_rows + np.arange(new.num_rows)
+            chosen = np.delete(chosen, gone)
             yield pa.concat_tables([group, new]).take(pa.array(chosen, pa.int64()))
 
     def _rows(self, numbers: pl.Series) -> pa.Table:

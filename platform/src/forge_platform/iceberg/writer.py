@@ -33,11 +33,12 @@ if TYPE_CHECKING:
 
 TARGET_FILE_BYTES = 128 * 1024 * 1024
 ROW_GROUP_ROWS = 128 * 1024
-ROW_GROUP_BYTES = 64 * 1024 * 1024
+ROW_GROUP_BYTES = 16 * 1024 * 1024
 """Of either, what is reached first ends a row group: rows may be wide."""
 PIECE_ROWS = 1_000_000
 PIECE_BYTES = 128 * 1024 * 1024
 """The same for what is in memory at once where rows are not taken as they come."""
+_SAMPLED_ROWS = 16  # Polars counts texts once that several rows share
 
 logger = logging.getLogger(__name__)
 
@@ -108,10 +109,13 @@ def pieces(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[list[pa.RecordBa
     yield group, True
 
 
-def _batches(frame: pl.DataFrame) -> list[pa.RecordBatch]:
-    data = frame.to_arrow()
-    width = data.nbytes // max(1, data.num_rows)
-    return data.to_batches(min(ROW_GROUP_ROWS, max(1, ROW_GROUP_BYTES // max(1, width))))
+def _batches(frame: pl.DataFrame) -> Iterator[pa.RecordBatch]:
+    """Converted to Arrow, which copies texts, as much at a time as a row group holds."""
+    sample = frame.gather_every(max(1, frame.height // _SAMPLED_ROWS)).to_arrow()
+    width = sample.nbytes // max(1, sample.num_rows)
+    rows = min(ROW_GROUP_ROWS, max(1, ROW_GROUP_BYTES // max(1, width)))
+    for part in frame.iter_slices(rows):
+        yield from part.to_arrow().to_batches()
 
 
 def discard(io: FileIO, files: Iterable[DataFile]) -> None:
