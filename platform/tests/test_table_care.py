@@ -21,7 +21,7 @@ from pyiceberg.table import Table
 from forge_platform.errors import ConfigurationError
 from forge_platform.iceberg.commit import commit
 from forge_platform.iceberg.history import stretches
-from forge_platform.iceberg.maintenance import expiry
+from forge_platform.iceberg.maintenance import expiry, orphans
 from forge_platform.iceberg.maintenance.care import Neighbours, care
 from forge_platform.iceberg.maintenance.compaction import Compaction, _Rewrite, compact, groups
 from forge_platform.iceberg.maintenance.expiry import expire, trim_metadata
@@ -374,6 +374,22 @@ def test_orphans_go_when_they_are_old(with_history: Catalog) -> None:
     assert (done.files, done.bytes) == (1, 15)
     assert not table.io.new_input(orphan).exists()
     assert rows(table).height == 30
+    assert_no_loss_of_files(table)
+
+
+def test_what_is_committed_while_orphans_are_looked_for_stays(
+    local: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files are old enough: only listing them before the metadata are read saves them."""
+    table = add_many(local, 3)
+
+    def listed(*where: Any) -> Any:
+        add(local, things(30, 40))
+        return _listed(*where)
+
+    monkeypatch.setattr(orphans, "_listed", listed)
+    assert remove_orphans(table, older_than=LATER, others=()).files == 0
+    assert rows(table).height == 40
     assert_no_loss_of_files(table)
 
 

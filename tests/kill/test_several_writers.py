@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
+import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import groupby
@@ -16,6 +18,7 @@ from polars.testing import assert_frame_equal
 from forge_platform.iceberg.catalog import open_catalog
 from forge_platform.iceberg.history import ancestors, properties_of
 from forge_platform.iceberg.maintenance.compaction import Compaction, compact
+from forge_platform.iceberg.maintenance.orphans import remove_orphans
 from forge_platform.iceberg.pruning import Scope
 from forge_platform.iceberg.state import RUN_ID, WATERMARK, state
 from forge_platform.iceberg.view import IcebergView, current_snapshot_id
@@ -26,6 +29,7 @@ KEYED = TableOptions(key=("id",), order_by="version")
 DAILY = TableOptions(key=("id",), order_by="version", partition_by="day", granularity="day")
 FIRST_DAY = dt.date(2024, 1, 1)
 WRITERS = 4
+ORPHAN_AGE = dt.timedelta(seconds=30)  # longer than a commit takes
 COMPACTION = Compaction(small_bytes=10**7, group_bytes=10**8, min_files=2, deleted_fraction=0)
 
 
@@ -74,21 +78,40 @@ def compact_again_and_again(folder: str, times: int) -> None:
         compact(catalog.load_table(TABLE), COMPACTION)
 
 
+def remove_orphans_again_and_again(folder: str, times: int) -> None:
+    catalog = open_catalog(f"sqlite:///{folder}/catalog.db", f"file://{folder}/tables", {})
+    for _ in range(times):
+        time.sleep(1)
+        moment = dt.datetime.now(dt.UTC) - ORPHAN_AGE
+        remove_orphans(catalog.load_table(TABLE), older_than=moment, others=())
+
+
+def left_by_a_dead_writer(folder: str) -> Path:
+    """A data file that was never committed, older than an hour."""
+    file = Path(folder, "tables/space/things/data/left-behind.parquet")
+    file.write_bytes(b"nobody knows me")
+    os.utime(file, (time.time() - 3600,) * 2)
+    return file
+
+
 def processes() -> ProcessPoolExecutor:
     context = get_context("forkserver")
     context.set_forkserver_preload(["polars", "forge_platform.iceberg.write"])
-    return ProcessPoolExecutor(WRITERS, mp_context=context)
+    return ProcessPoolExecutor(WRITERS + 2, mp_context=context)
 
 
 def test_overlapping_merges_of_several_processes(folder: str, *, on_read: bool) -> None:
     write(folder, WriteRequest(rows=things(list(range(200)), -1), mode="merge"), KEYED)
+    orphan = left_by_a_dead_writer(folder)
     with processes() as pool:
         writers = [
             pool.submit(merge_overlapping, folder, n, on_read=on_read) for n in range(WRITERS)
         ]
         writers.append(pool.submit(compact_again_and_again, folder, 5))
+        writers.append(pool.submit(remove_orphans_again_and_again, folder, 10))
         for writer in writers:
             writer.result()
+    assert not orphan.exists()
     shared = things(list(range(200)), 4 * WRITERS + WRITERS - 1)
     own = [
         things(list(range(1000 * n, 1000 * n + 5)), 0).select("id") for n in range(1, WRITERS + 1)

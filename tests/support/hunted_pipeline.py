@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 Moment = Literal["before", "after"]
 
 OVERLAP = dt.timedelta(seconds=2)
+ORPHAN_AGE = dt.timedelta(seconds=10)  # longer than a commit takes
 SECONDS_TO_START = 60
 SECONDS_TO_COMMIT = 60
 PIECE_ROWS = 100
@@ -244,7 +245,14 @@ class Pipeline:
             return
         with self._iceberg.failures():
             neighbours = Neighbours.of(self._iceberg.catalog())
-            care(found, name, _CARE, neighbours=neighbours, key=_OPTIONS[name].key)
+            care(
+                found,
+                name,
+                _CARE,
+                neighbours=neighbours,
+                key=_OPTIONS[name].key,
+                now=dt.datetime.now(dt.UTC) + dt.timedelta(days=_CARE.orphan_days) - ORPHAN_AGE,
+            )
 
     def _write(self, table: str, found: TableWrite, mode: WriteMode = "merge") -> None:
         """What the IO manager does."""
