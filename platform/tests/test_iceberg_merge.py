@@ -52,17 +52,26 @@ DAILY = TableOptions(key=("id",), partition_by="day", granularity="day")
 TABLE = "space.things"
 
 
-FILES_ON_READ = "sqlite and files, merged on read"
+ON_READ = ", merged on read"
+PLACES = [FILES, FILES + ON_READ, S3, REST]
+also_on_read = pytest.mark.parametrize(
+    "kind", [*PLACES, S3 + ON_READ, REST + ON_READ], indirect=True
+)
 
 
-@pytest.fixture(params=[FILES, FILES_ON_READ, S3, REST])
-def place(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=PLACES)
+def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
-def keyed(place: str) -> TableOptions:
-    return replace(KEYED, on_read=place == FILES_ON_READ)
+def place(kind: str) -> str:
+    return kind.removesuffix(ON_READ)
+
+
+@pytest.fixture
+def keyed(kind: str) -> TableOptions:
+    return replace(KEYED, on_read=kind.endswith(ON_READ))
 
 
 @pytest.fixture
@@ -94,6 +103,7 @@ def rows(catalog: Catalog, snapshot_id: int | None = None) -> pl.DataFrame:
     return found
 
 
+@also_on_read
 def test_merge_updates_inserts_and_leaves_the_rest(catalog: Catalog, keyed: TableOptions) -> None:
     first = things((1, 0, "a"), (2, 0, "b"), (3, 0, "c"))
     write_table(catalog, TABLE, WriteRequest(rows=first, mode="merge"), keyed)
@@ -134,6 +144,7 @@ def test_newest_of_several_versions_in_one_batch_wins(
     assert_frame_equal(rows(catalog), things((1, 9, "newest")))
 
 
+@also_on_read
 def test_deleted_keys_go_in_the_same_commit(catalog: Catalog, keyed: TableOptions) -> None:
     first = things((1, 0, "a"), (2, 0, "b"), (3, 0, "c"))
     write_table(catalog, TABLE, WriteRequest(rows=first, mode="merge"), keyed)
@@ -167,6 +178,7 @@ def test_append_of_a_retried_run_is_not_doubled(catalog: Catalog) -> None:
     assert rows(catalog).height == 1
 
 
+@also_on_read
 def test_overwrite_of_a_keyed_frame_writes_only_the_difference(
     catalog: Catalog, keyed: TableOptions
 ) -> None:
@@ -372,6 +384,7 @@ def test_watermark_is_carried_by_later_commits(catalog: Catalog, keyed: TableOpt
     assert state(catalog.load_table(TABLE))["forge.watermark"] == "2024-01-01"
 
 
+@also_on_read
 def test_changes_between_snapshots_are_exactly_what_was_merged(
     catalog: Catalog, place: str, keyed: TableOptions
 ) -> None:
@@ -423,6 +436,7 @@ def test_writers_at_once_are_serialised_and_nothing_is_lost(
     assert found.row(0) == (0, at(17), "4/1")
 
 
+@also_on_read
 def test_a_merge_in_several_pieces_keeps_what_each_brought(
     catalog: Catalog, keyed: TableOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -542,6 +556,7 @@ def test_a_stream_into_partitions_is_written_while_it_is_read(
     assert_frame_equal(rows(catalog), pl.concat(days))
 
 
+@pytest.mark.parametrize("kind", [FILES], indirect=True)
 @pytest.mark.parametrize(
     "keys",
     [
@@ -621,10 +636,12 @@ def _snapshot(catalog: Catalog) -> int | None:
     return current_snapshot_id(catalog.load_table(TABLE))
 
 
+@also_on_read
 def test_random_merges_agree_with_a_dictionary(catalog: Catalog, keyed: TableOptions) -> None:
     generator = random.Random(7)
     model: dict[int, tuple[int, str]] = {}
-    for step in range(10):
+    with_deletes = 0
+    for step in range(7):
         batch = [
             (generator.randrange(200), step, generator.choice("abc"))
             for _ in range(generator.randrange(40))
@@ -637,8 +654,11 @@ def test_random_merges_agree_with_a_dictionary(catalog: Catalog, keyed: TableOpt
         for key in deleted:
             model.pop(key, None)
         model.update({key: (minute, name) for key, minute, name in batch})
+        tasks = files(catalog.load_table(TABLE), _snapshot(catalog)).values()
+        with_deletes += any(task.delete_files for task in tasks)
     expected = things(*((key, *value) for key, value in sorted(model.items())))
     assert_frame_equal(rows(catalog), expected)
+    assert (with_deletes > 0) == keyed.on_read
 
 
 def test_decimals_and_nested_values_come_back(catalog: Catalog) -> None:
@@ -746,6 +766,7 @@ def test_merge_on_read_leaves_the_files_that_hold_old_rows(tmp_path: Path) -> No
     assert dict(rows(catalog).select("id", "name").rows()) == {**expected, 2000: "new"}
 
 
+@also_on_read
 def test_a_commit_that_landed_and_is_said_to_have_failed_is_kept(
     catalog: Catalog, keyed: TableOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
