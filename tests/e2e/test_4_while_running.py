@@ -19,6 +19,7 @@ NO_RETRY = {"dagster/max_retries": "0"}
 REGISTRAR = "deployment/forge-registrar"
 DAEMON = "deployment/dagster-daemon"
 PROXY = "e2e-api-proxy"
+NETWORKING = "networking.k8s.io/v1"
 API_HOST = "kubernetes.default.svc"
 FORWARD = f"""
 import asyncio
@@ -96,7 +97,9 @@ def api_through_a_proxy(installation: Installation) -> Iterator[None]:
     metadata = {"name": PROXY, "labels": labels}
     deployment = {"replicas": 1, "selector": {"matchLabels": labels}, "template": pod}
     service = {"selector": labels, "ports": [{"port": 6443}]}
+    policy = {"podSelector": {"matchLabels": labels}, "ingress": [{}], "egress": [{}]}
     namespace.apply(
+        {"apiVersion": NETWORKING, "kind": "NetworkPolicy", "metadata": metadata, "spec": policy},
         {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": deployment},
         {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": service},
     )
@@ -121,7 +124,7 @@ def api_through_a_proxy(installation: Installation) -> Iterator[None]:
         for target in (REGISTRAR, DAEMON):
             namespace.kubectl("rollout", "undo", target)
         rolled_out(namespace)
-        namespace.kubectl("delete", "deployment,service", PROXY, "--wait=false")
+        namespace.kubectl("delete", "deployment,service,networkpolicy", PROXY, "--wait=false")
 
 
 def rolled_out(namespace: Namespace) -> None:
