@@ -25,7 +25,7 @@ from forge_platform import (
     plan_work,
     table_options,
 )
-from forge_platform.iceberg import write
+from forge_platform.iceberg import writer
 from forge_platform.iceberg.view import IcebergView
 
 ROWS = pl.DataFrame({"id": [1, 2, 3], "name": ["a", None, "c"]})
@@ -351,7 +351,7 @@ def test_a_derivation_that_dies_beside_a_newer_one_is_done_again(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its older rows lie over the newer ones, so the next run must not rely on these."""
-    monkeypatch.setattr(write, "MERGE_ROWS", 2)
+    monkeypatch.setattr(writer, "PIECE_ROWS", 2)
     here = iceberg_at(FILES, request, tmp_path)
     everything = resources(here)
     value = 0
@@ -389,7 +389,7 @@ def test_a_derivation_that_dies_beside_a_newer_one_is_done_again(
     run([base, derived], everything)
     value = 1
     assert not run([base, dying], everything, raise_on_error=False).success
-    assert here.view("space.derived").read()["value"].sort().to_list() == [1, 1, 2, 2, 2, 2]
+    assert here.view("space.derived").read()["value"].sort().to_list() == [1, 1, 1, 1, 2, 2]
     assert run([base, derived], everything, selection=[derived]).success
     assert here.view("space.derived").read()["value"].to_list() == [2] * 6
 

@@ -37,6 +37,10 @@ class ContractViolation(PermanentError):
     """A table is not what its contract promises to other code locations."""
 
 
+class TableFileMissing(PermanentError):
+    """A file that a table is made of is not where its metadata say."""
+
+
 class SchemaMismatch(PermanentError):
     """The data's schema cannot be applied to the table; the text shows both."""
 

@@ -11,7 +11,12 @@ import click
 from forge_platform.cli.environment import open_iceberg, table_names
 from forge_platform.cli.output import as_json, print_json, print_table
 from forge_platform.environment import current_environment
-from forge_platform.errors import ConfigurationError, ForgeError, PermanentError
+from forge_platform.errors import (
+    ConfigurationError,
+    ForgeError,
+    PermanentError,
+    TableFileMissing,
+)
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
@@ -33,9 +38,9 @@ def tables(namespace: str | None, *, as_json: bool) -> None:
     for name in _within(namespace, table_names(iceberg)):
         try:
             table = iceberg.find(name)
-        except ForgeError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the other tables are listed all the same
+        except Exception as error:
+            if isinstance(error, ForgeError) and not isinstance(error, TableFileMissing):
+                raise
             unreadable.append(f"{name}: {error}")
         else:
             if table:

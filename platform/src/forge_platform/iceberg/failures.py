@@ -16,9 +16,9 @@ from forge_platform.errors import (
     AuthenticationFailed,
     ConfigurationError,
     ForgeError,
-    PermanentError,
     SourceUnavailable,
     StorageFull,
+    TableFileMissing,
 )
 
 # Besides "no space left": a quota, and a limit on the size of one file.
@@ -134,7 +134,7 @@ def _of_store(error: Exception, warehouse: str) -> ForgeError | None:
         )
     said = _said(error)
     if isinstance(error, FileNotFoundError) and _TABLE_FILE.search(said):
-        return PermanentError(
+        return TableFileMissing(
             f"A file of a table at {warehouse} is gone: {said}. If the run began so long ago that "
             "its snapshot has expired, start it again; else restore the file, or drop the table "
             "and make it anew."
