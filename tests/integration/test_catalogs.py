@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import io
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from uuid import uuid4
 
 import polars as pl
@@ -116,3 +118,20 @@ def written(platform: Platform, asset: str) -> tuple[int, ...]:
     """Rows inserted, updated and deleted by an asset's last run."""
     metadata = platform.metadata(asset)
     return tuple(metadata[f"rows_{name}"] for name in ("inserted", "updated", "deleted"))
+
+
+def test_a_new_catalog_may_be_opened_by_several_at_once(
+    postgres: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    for number in range(8):
+        database = postgres.create_database(f"new_{uuid4().hex}")
+        for uri in (f"sqlite:///{tmp_path}/{number}.db", postgresql_uri(database)):
+            together = Barrier(4)
+
+            def opened(uri: str = uri, together: Barrier = together) -> object:
+                together.wait()
+                return open_catalog(uri, f"file://{tmp_path}/tables", {}).list_namespaces()
+
+            with ThreadPoolExecutor(4) as pool:
+                found = [pool.submit(opened) for _ in range(4)]
+            assert [future.result() for future in found] == [[]] * 4
