@@ -22,6 +22,13 @@ def test_the_platforms_values_are_all_that_must_be_set() -> None:
     assert one(objects, "Deployment", "dagster-daemon")
 
 
+def test_the_webserver_and_the_runs_get_a_secret_for_s3() -> None:
+    values = merge(block("dagster:"), block("# platform.yaml, with a Secret for S3"))
+    webserver = one(template(PLATFORM, values=values), "Deployment", "forge-dagster-webserver")
+    (container,) = webserver["spec"]["template"]["spec"]["containers"]
+    assert {"secretRef": {"name": "s3"}} in container["envFrom"]
+
+
 def test_a_teams_values_are_accepted() -> None:
     values = location_values(block("# code_locations/orders/deploy/prod.yaml"))
     assert one(template(CODE_LOCATION, values=values), "Deployment")
