@@ -10,7 +10,9 @@ from uuid import uuid4
 
 import pytest
 from given_s3 import VARIABLE, GivenS3
-from nessie import Nessie, running_nessie, skip_without_nessie
+from java import skip_without_jars
+from nessie import Nessie, running_nessie
+from reference_catalog import JARS, ReferenceCatalog, running_reference_catalog
 
 from forge_platform.testing import ConnectionParameters, EmbeddedPostgres, S3Server
 
@@ -55,9 +57,21 @@ def s3_server() -> Iterator[S3Server]:
 @pytest.fixture(scope="session")
 def nessie(s3_server: S3Server, server_folder: Path) -> Iterator[Nessie]:
     """One Iceberg REST catalog for all tests of the session."""
-    skip_without_nessie()
+    skip_without_jars("nessie")
+    folder = server_folder / "nessie"
+    folder.mkdir()
     warehouse = f"{s3_server.create_bucket('nessie')}/tables"
-    with running_nessie(warehouse, s3_server.environment, server_folder) as server:
+    with running_nessie(warehouse, s3_server.environment, folder) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def reference_catalog(server_folder: Path) -> Iterator[ReferenceCatalog]:
+    """Another one, which keeps the history of its tables."""
+    skip_without_jars(JARS)
+    folder = server_folder / JARS
+    folder.mkdir()
+    with running_reference_catalog(folder) as server:
         yield server
 
 

@@ -10,7 +10,7 @@ import dagster as dg
 import polars as pl
 import pyarrow as pa
 import pytest
-from catalogs import FILES, REST, S3, iceberg_at
+from catalogs import FILES, REFERENCE, REST, S3, iceberg_at
 from dagster._core.test_utils import create_run_for_test
 from polars.testing import assert_frame_equal
 
@@ -31,12 +31,12 @@ from forge_platform.iceberg.view import IcebergView
 ROWS = pl.DataFrame({"id": [1, 2, 3], "name": ["a", None, "c"]})
 
 
-@pytest.fixture(params=[FILES, REST])
+@pytest.fixture(params=[FILES, REST, REFERENCE])
 def iceberg(request: pytest.FixtureRequest, tmp_path: Path) -> IcebergResource:
     return iceberg_at(request.param, request, tmp_path)
 
 
-@pytest.fixture(params=[FILES, S3])
+@pytest.fixture(params=[FILES, S3, REFERENCE])
 def with_history(request: pytest.FixtureRequest, tmp_path: Path) -> IcebergResource:
     """Where the earlier snapshots of a table are shown."""
     return iceberg_at(request.param, request, tmp_path)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from busy_source import AHEAD_SECONDS, SKEW_SECONDS, BusySource
-from catalogs import REST, S3, address_at
+from catalogs import REFERENCE, REST, S3, address_at
 from hunted_pipeline import (
     CUSTOMERS,
     FILE_ROWS,
@@ -76,6 +76,7 @@ def test_killing_loses_and_doubles_nothing(places: Places, say: Callable[[str], 
     assert KILLS < ENOUGH_KILLS or hunt.missed() == []
 
 
+@pytest.mark.timeout(120 + SECONDS_PER_KILL * KILLS // 10)
 def test_a_source_that_is_restarted_loses_and_doubles_nothing(
     server_folder: Path, places: Places, say: Callable[[str], None]
 ) -> None:
@@ -107,7 +108,7 @@ def test_a_store_that_fails_and_is_slow_loses_and_doubles_nothing(
     assert proxy.faults.total() > 0
 
 
-@pytest.mark.parametrize("place", [S3, REST])
+@pytest.mark.parametrize("place", [S3, REST, REFERENCE])
 @pytest.mark.timeout(120 + SECONDS_PER_KILL_ON_S3 * KILLS // 10)
 def test_killing_loses_and_doubles_nothing_on_other_catalogs(
     place: str,
@@ -130,6 +131,7 @@ def test_killing_loses_and_doubles_nothing_on_other_catalogs(
     assert KILLS < ENOUGH_KILLS or len(hunt.at_commits) == 2
 
 
+@pytest.mark.timeout(120 + SECONDS_PER_KILL * KILLS // 10)
 def test_a_disk_that_fills_loses_and_doubles_nothing(
     places: Places, say: Callable[[str], None]
 ) -> None:

@@ -15,12 +15,14 @@ from forge_platform.resources.iceberg import IcebergResource
 
 if TYPE_CHECKING:
     from nessie import Nessie
+    from reference_catalog import ReferenceCatalog
 
     from forge_platform.testing import ConnectionParameters
 
 FILES = "sqlite and files"
 S3 = "postgresql and s3"
-REST = "rest and s3"
+REST = "rest and s3"  # Nessie, which shows no snapshot but the newest one
+REFERENCE = "rest and files"
 
 
 def catalog_at(place: str, request: pytest.FixtureRequest, folder: Path) -> Catalog:
@@ -35,6 +37,9 @@ def address_at(place: str, request: pytest.FixtureRequest, folder: Path) -> tupl
     """URI and warehouse of an empty catalog."""
     if place == FILES:
         return _local(folder)
+    if place == REFERENCE:
+        reference: ReferenceCatalog = request.getfixturevalue("reference_catalog")
+        return reference.emptied_catalog_uri(), ""
     bucket: str = request.getfixturevalue("s3_bucket")
     if place == S3:
         return postgresql_uri(request.getfixturevalue("new_database")), f"{bucket}/tables"

