@@ -1,6 +1,6 @@
 """What goes wrong with a table's files and rows is a failure of the platform, wherever it does."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -12,6 +12,7 @@ from catalogs import local_catalog
 from forge_platform import (
     AuthenticationFailed,
     ForgeError,
+    IcebergResource,
     PermanentError,
     SchemaMismatch,
     SourceUnavailable,
@@ -21,6 +22,7 @@ from forge_platform import (
 )
 from forge_platform.iceberg.failures import translated, translating
 from forge_platform.iceberg.write import TableOptions, WriteRequest, write_table
+from forge_platform.testing import S3Server
 
 
 def reading_location() -> dg.Definitions:
@@ -63,8 +65,8 @@ def test_a_lost_file_is_named_and_not_waited_for(
         for event in result.filter_events(lambda event: event.is_step_failure)
     }
     assert set(failures) == set(readers)
-    told = f"A file of a table at file://{tmp_path}/tables is gone: "
-    assert all(told in failure for failure in failures.values())
+    told = f"A file of a table at file://{tmp_path}/tables"
+    assert all(told in failure and "is gone" in failure for failure in failures.values())
     assert not result.filter_events(lambda event: event.is_step_up_for_retry)
 
 
@@ -84,6 +86,35 @@ def test_what_polars_says_of_a_store(raised: OSError, kind: type[ForgeError]) ->
         translating(fail)()
     with pytest.raises(kind, match="at s3://bucket/tables "), translated("", "s3://bucket/tables"):
         fail()
+
+
+def test_a_store_that_is_away_is_named_wherever_a_table_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with S3Server() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        warehouse = f"{server.create_bucket('left')}/tables"
+        iceberg = IcebergResource(
+            catalog_uri=f"sqlite:///{tmp_path}/catalog.db", warehouse_path=warehouse
+        )
+        options, before = TableOptions(key=("id",)), None
+        for number in range(2):
+            before = iceberg.position("space.t").snapshot_id
+            request = WriteRequest(rows=pl.DataFrame({"id": [number]}), mode="merge")
+            write_table(iceberg.catalog(), "space.t", request, options)
+        view = iceberg.view("space.t")
+        stream = view.batches()
+    readers: list[Callable[[], object]] = [
+        view.read,
+        lambda: view.head(1),
+        view.tasks,
+        lambda: view.changes_since(before),
+        stream.read_all,
+    ]
+    for read in readers:
+        with pytest.raises(SourceUnavailable, match=f"{warehouse}/space/t"):
+            read()
 
 
 def test_other_failures_of_an_asset_are_its_own() -> None:

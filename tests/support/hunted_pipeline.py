@@ -213,9 +213,11 @@ class Pipeline:
             loaded = dict(self._iceberg.view(LEDGER).read(["source_file", "version"]).iter_rows())
         found = not_loaded(self._landing.list_objects(), loaded)
         with load_files(self._landing, found, _FILES) as landed:
-            stale = landed.stale_rejected(self._existing(REJECTED))
+            with self._iceberg.failures():
+                stale = landed.stale_rejected(self._existing(REJECTED))
             self._write(REJECTED, TableWrite(rows=landed.rejected(), deleted_keys=stale))
-            stale = landed.stale_rows(self._existing(FILE_ROWS))
+            with self._iceberg.failures():
+                stale = landed.stale_rows(self._existing(FILE_ROWS))
             self._write(FILE_ROWS, TableWrite(rows=landed.rows(), deleted_keys=stale))
             self._write(LEDGER, TableWrite(rows=landed.ledger()))
 

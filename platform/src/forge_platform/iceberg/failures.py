@@ -97,15 +97,26 @@ def translating(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
+def of_store(location: str) -> Iterator[None]:
+    """Raises the platform's failures in place of those of the store that a location is in."""
+    try:
+        yield
+    except OSError as error:
+        found = _of_store(error, location)
+        if found is None:
+            raise
+        raise found from error
+
+
+@contextmanager
 def _of_table_files() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        warehouse = os.environ.get(CATALOG_VARIABLES["warehouse_path"].name, "the warehouse")
-        found = _of_store(error, warehouse) if _TABLE_FILE.search(str(error)) else None
-        if found is None:
+        if not _TABLE_FILE.search(str(error)):
             raise
-        raise found from error
+        with of_store(os.environ.get(CATALOG_VARIABLES["warehouse_path"].name, "the warehouse")):
+            raise
 
 
 def _of_catalog(error: Exception, catalog: str) -> ForgeError | None:

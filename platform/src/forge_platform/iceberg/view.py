@@ -12,11 +12,13 @@ import pyarrow as pa
 
 from forge_platform.concurrency import concurrently
 from forge_platform.iceberg.data_file import DataFileReader
+from forge_platform.iceberg.failures import of_store
 from forge_platform.iceberg.history import stretches
 from forge_platform.tables import Changes, TableView
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from contextlib import AbstractContextManager
 
     from pyiceberg.schema import Schema
     from pyiceberg.table import FileScanTask, Table
@@ -97,20 +99,23 @@ class IcebergView(TableView):
     def read(self, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """The rows, in memory."""
         rows = self.scan()
-        return (rows if columns is None else rows.select(columns)).collect()
+        with self._failures():
+            return (rows if columns is None else rows.select(columns)).collect()
 
     def head(self, rows: int) -> pl.DataFrame:
         """The first rows of the table, as few files as possible being read."""
-        return self.scan().head(rows).collect()
+        with self._failures():
+            return self.scan().head(rows).collect()
 
     def tasks(self) -> Sequence[FileScanTask]:
         """The data files of the snapshot, with Iceberg's statistics."""
-        return list(files(self.table, self.snapshot_id).values())
+        with self._failures():
+            return list(files(self.table, self.snapshot_id).values())
 
     def batches(self) -> pa.RecordBatchReader:
         """The rows as a stream of Arrow batches, in bounded memory."""
         return pa.RecordBatchReader.from_batches(
-            self.schema.as_arrow(), stream_files(self.table, self.tasks(), self.schema)
+            self.schema.as_arrow(), self._streamed(self.tasks())
         )
 
     def has_snapshot(self, snapshot_id: int | None) -> bool:
@@ -133,12 +138,20 @@ class IcebergView(TableView):
             rows = self.read(columns)
             return Changes(rows=rows, removed=rows.clear(), snapshot_id=current, complete=True)
         wanted = list(columns or self.schema.as_arrow().names)
-        parts = [
-            self._between(files(self.table, older), files(self.table, newer), columns)
-            for older, newer in stretches(self.table, snapshot_id, current)
-        ]
+        with self._failures():
+            parts = [
+                self._between(files(self.table, older), files(self.table, newer), columns)
+                for older, newer in stretches(self.table, snapshot_id, current)
+            ]
         rows, removed = (frame.select(wanted) for frame in self._net(parts, columns))
         return Changes(rows=rows, removed=removed, snapshot_id=current, complete=False)
+
+    def _failures(self) -> AbstractContextManager[None]:
+        return of_store(self.table.location())
+
+    def _streamed(self, tasks: Sequence[FileScanTask]) -> Iterator[pa.RecordBatch]:
+        with self._failures():
+            yield from stream_files(self.table, tasks, self.schema)
 
     def _between(
         self,
