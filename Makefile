@@ -61,11 +61,12 @@ deploy: image ## Build, push and release one location; LOCATION=orders TAG=1.2.3
 	@$(MAKE) --no-print-directory release-$(LOCATION) TAG=$(TAG)
 
 release-%: setup helm-dependencies require-registry
-	@$(BIN)/forge-values helm/code-location/values.yaml $(foreach file,values $(ENVIRONMENT),code_locations/$*/deploy/$(file).yaml) $(VALUES) \
-	  --repository $(PREFIX)/$* --tag $(TAG) | \
+	@values="$$($(BIN)/forge-values helm/code-location/values.yaml $(foreach file,values $(ENVIRONMENT),code_locations/$*/deploy/$(file).yaml) $(VALUES) \
+	  --repository $(PREFIX)/$* --tag $(TAG))" || exit 1; \
+	printf '%s\n' "$$values" | \
 	helm upgrade --install $* helm/code-location --namespace $(NAMESPACE) --values - \
 	  $(ATOMIC) --timeout 5m >/dev/null || { \
-	  kubectl --namespace $(NAMESPACE) get events --field-selector type=Warning --sort-by=.lastTimestamp \
+	  kubectl --namespace $(NAMESPACE) get events --field-selector type=Warning --sort-by=.metadata.creationTimestamp \
 	    --output custom-columns=OBJECT:.involvedObject.name,REASON:.reason,MESSAGE:.message | grep "^$*-" | tail -5 >&2; \
 	  exit 1; }
 	@echo "$* is served from $(PREFIX)/$*:$(TAG)"

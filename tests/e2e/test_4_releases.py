@@ -106,6 +106,20 @@ def test_an_image_that_is_not_there_is_refused(
     assert "clean_customers" in ui.assets("customers")
 
 
+def test_values_that_are_refused_leave_the_release_as_it_was(
+    installation: Installation, tmp_path: Path
+) -> None:
+    """Helm, given nothing, would release the values of before once more, and say that it did."""
+    before = installation.deployed_revision("customers")
+    with pytest.raises(AssertionError) as failure:
+        installation.release(
+            "customers", "any", tmp_path, run={"tolerations": [{"no-such-name": "x"}]}
+        )
+    assert "forge-values: Runs could not be launched with" in str(failure.value)
+    assert "is served from" not in str(failure.value)
+    assert installation.deployed_revision("customers") == before
+
+
 def test_a_release_is_served_and_taken_back(
     installation: Installation, ui: Dagster, namespace: Namespace, tmp_path: Path
 ) -> None:
