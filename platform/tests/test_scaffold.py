@@ -40,6 +40,12 @@ def test_a_new_location_loads_and_its_own_test_passes(folder: Path) -> None:
     assert "1 passed" in run(folder, "-m", "pytest", "-q", "tests")
 
 
+def test_a_new_location_loads_no_library_that_only_its_asset_needs(folder: Path) -> None:
+    load = "import sys; import returns.definitions"
+    heavy = "{'numpy', 'polars', 'pyarrow', 'pyiceberg'}"
+    assert run(folder, "-c", f"{load}; print(*{heavy} & set(sys.modules))").split() == []
+
+
 def test_a_new_location_is_clean(folder: Path) -> None:
     own = f'src = ["src", "{ROOT}/platform/src"]'
     config = ("--config", str(ROOT / "pyproject.toml"), "--config", own)
