@@ -96,7 +96,8 @@ def test_demo_in_another_folder_is_left_alone(supervisor: Supervisor, tmp_path: 
 
 
 def test_leftovers_of_a_killed_demo_are_stopped(supervisor: Supervisor, tmp_path: Path) -> None:
-    supervisor.start("left", python(SLEEP))
+    supervisor.start("left", python("print('up', flush=True)\n" + SLEEP))
+    wait_for_log(supervisor, "left", "up")
     assert stop_processes(tmp_path) == 1
     with pytest.raises(ChildEnded):
         supervisor.check()

@@ -481,7 +481,8 @@ def test_the_source_keeps_no_snapshot_while_keys_are_compared(
         with database.connect() as connection, connection.cursor() as cursor:
             cursor.execute(
                 "SELECT count(*) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL "
-                "AND datname = current_database() AND pid <> pg_backend_pid()"
+                "AND backend_type = 'client backend' AND datname = current_database() "
+                "AND pid <> pg_backend_pid()"
             )
             [(count,)] = cursor.fetchall()
             return int(count)
