@@ -340,8 +340,16 @@ def test_every_asset_is_retried_by_that_policy() -> None:
     assert {asset.op.retry_policy for asset in assets} == {RETRY_TRANSIENT}
 
 
+@pytest.mark.parametrize(
+    ("before", "read"),
+    [
+        pytest.param("first", "old", id="other rows"),
+        pytest.param("first", "no JSON", id="a row that is rejected"),
+        pytest.param("new", "old", id="the rows that were there before"),
+    ],
+)
 def test_a_file_that_is_replaced_between_two_runs_is_there_in_its_newest_version(
-    platform: Platform, monkeypatch: pytest.MonkeyPatch
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, before: str, read: str
 ) -> None:
     """A run has read a file, which is replaced and loaded by another run before it writes."""
     path = platform.landing / "replaced.jsonl"
@@ -363,14 +371,17 @@ def test_a_file_that_is_replaced_between_two_runs_is_there_in_its_newest_version
                 load()
             yield landed
 
+    path.write_text(customer(before))
+    load()
     loaded_before = ingestion.files.loaded_versions
     monkeypatch.setattr(ingestion.files, "loaded_versions", loaded_versions)
     monkeypatch.setattr(ingestion.files, "load_files", overtaken)
     op = ingestion.files.raw_customer_files.op
     monkeypatch.setattr(op, "_retry_policy", dg.RetryPolicy(max_retries=1))
-    path.write_text(customer("old"))
+    path.write_text(read if read == "no JSON" else customer(read))
     overlapped = load(retries=True)
     assert platform.rows(ingestion.files.ROWS)["first_name"].to_list() == ["new"]
+    assert platform.rows(ingestion.files.REJECTED).is_empty()
     assert retried(overlapped) == 1
 
 

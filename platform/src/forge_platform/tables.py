@@ -57,7 +57,8 @@ class TableWrite:
         continues: the table's own snapshot that these rows continue; runs that committed after
             it overlap with this one, and are told of.
         alone: whether nothing is written when such a run there is: for rows that must not come
-            over newer ones, where the table cannot tell which are.
+            over newer ones, where the table cannot tell which are. A snapshot is written also
+            where nothing changes, for other such runs to see.
         rows_read: how many rows were read to make these, for logs and metadata.
         rows_rejected: how many were refused, for logs and metadata.
         metadata: further materialisation metadata.

@@ -69,13 +69,14 @@ def raw_customer_files(
     found = not_loaded(landing.list_objects(), loaded)
     with load_files(landing, found, CUSTOMER_FILES) as landed:
         rows_read = landed.row_count + landed.rejected_count
+        alone = bool(landed.files)
         yield dg.Output(
             TableWrite(
                 rows=landed.rejected(),
                 deleted_keys=landed.stale_rejected(existing_rows(iceberg, REJECTED)),
                 rows_read=rows_read,
                 continues=continues[REJECTED],
-                alone=True,
+                alone=alone,
             ),
             "rejected_rows",
         )
@@ -87,13 +88,13 @@ def raw_customer_files(
                 metadata=landed.metadata(),
                 rows_read=rows_read,
                 continues=continues[ROWS],
-                alone=True,
+                alone=alone,
             ),
             "raw_customer_files",
         )
         yield dg.Output(
             TableWrite(
-                rows=landed.ledger(), watermark=KEPT, continues=continues[LEDGER], alone=True
+                rows=landed.ledger(), watermark=KEPT, continues=continues[LEDGER], alone=alone
             ),
             "loaded_files",
         )

@@ -84,7 +84,12 @@ Planner: TypeAlias = Callable[["Table"], Plan]
 
 
 def commit(
-    table: Table, planner: Planner, properties: Mapping[str, str], *, carry: bool = True
+    table: Table,
+    planner: Planner,
+    properties: Mapping[str, str],
+    *,
+    carry: bool = True,
+    always: bool = False,
 ) -> CommitResult:
     """Plans and commits until the plan's snapshot is the one that the commit builds on.
 
@@ -93,6 +98,7 @@ def commit(
         planner: makes the plan for the table as it is now; called again after a conflict.
         properties: snapshot properties, watermark included, of the same commit.
         carry: whether watermark and inputs that are not given are taken over.
+        always: whether a snapshot is written also where nothing changes, for others to see.
 
     Raises:
         CommitConflict: other writers were first every time.
@@ -102,7 +108,7 @@ def commit(
         table.refresh()
         plan = planner(table)
         lasting = {**(state(table) if carry else {}), **properties}
-        if not _differs(table, plan, lasting):
+        if not always and not _differs(table, plan, lasting):
             return _result(table, plan, committed=False)
         try:
             _commit_once(table, plan, lasting)

@@ -95,7 +95,8 @@ class WriteRequest:
         properties: snapshot properties of the same commit.
         carry: whether an earlier watermark is taken over.
         continues: the table's snapshot that the rows continue.
-        alone: whether a commit of another run after that snapshot is a conflict.
+        alone: whether a commit of another run after that snapshot is a conflict. A snapshot is
+            written in any case, for other such runs to see.
     """
 
     rows: Frame
@@ -353,7 +354,8 @@ def _commit(table: Table, planner: Planner, request: WriteRequest) -> CommitResu
             _refuse_overlap(current, request)
         return planner(current)
 
-    return commit(table, plan, request.properties, carry=request.carry)
+    # Another run may have read something older: it must see that this one was here.
+    return commit(table, plan, request.properties, carry=request.carry, always=request.alone)
 
 
 def _refuse_overlap(table: Table, request: WriteRequest) -> None:
