@@ -485,6 +485,29 @@ def test_a_run_that_dies_between_two_pieces_is_done_again_from_where_it_began(
     assert (found["forge.watermark"], found["forge.window"]) == ("0", "as of 0")
 
 
+def test_a_run_that_began_before_the_table_takes_a_watermark_away_with_its_first_piece(
+    catalog: Catalog, keyed: TableOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It dies between two pieces, and its older row lies over one of the run that was further."""
+    monkeypatch.setattr(writer, "PIECE_ROWS", 1)
+    latest = replace(keyed, order_by=None)
+
+    def dying() -> Iterator[pa.RecordBatch]:
+        properties = {"forge.watermark": "2"}
+        request = WriteRequest(rows=things((1, 2, "new")), mode="merge", properties=properties)
+        write_table(catalog, TABLE, request, latest)
+        yield from things((1, 1, "old")).to_arrow().to_batches()
+        yield from things((2, 1, "old")).to_arrow().to_batches()
+        raise KeyboardInterrupt
+
+    stream = pa.RecordBatchReader.from_batches(things().to_arrow().schema, dying())
+    request = WriteRequest(rows=stream, mode="merge", properties={"forge.watermark": ""})
+    with pytest.raises(KeyboardInterrupt):
+        write_table(catalog, TABLE, request, latest)
+    assert rows(catalog)["name"].to_list() == ["old"]
+    assert "forge.watermark" not in state(catalog.load_table(TABLE))
+
+
 def test_an_append_whose_retry_was_faster_is_not_done_twice(catalog: Catalog) -> None:
     frame = things((1, 0, "a"))
     properties = {"forge.write-id": "this run"}

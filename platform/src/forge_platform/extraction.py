@@ -209,13 +209,12 @@ def extract(
         # Many rows are merged in several commits, so a value that is refused must be found first.
         rows = snapshot.stream(queries, layout.batch_rows, verified=not replaces)
     kept = {} if reading.leaves_gap else window.now
-    # Where all rows are replaced, the watermark of a run that wrote them meanwhile goes too.
-    unknown = "" if replaces else None
     return TableWrite(
         rows=rows,
         mode="overwrite" if replaces else None,
         is_part=reading.start is not None,
-        watermark=watermark.isoformat() if watermark else unknown,
+        # That of a run that wrote meanwhile goes too: older rows may come over its own.
+        watermark=watermark.isoformat() if watermark else "",
         window=json.dumps({**kept, "columns": _columns_read(source, reading, known)}),
         continues=position.snapshot_id,
         metadata=notes,

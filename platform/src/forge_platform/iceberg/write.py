@@ -399,7 +399,9 @@ def _without_keys(deleted: pl.DataFrame | None, keys: pl.DataFrame) -> pl.DataFr
 
 def _at_its_begin(request: WriteRequest, table: Table) -> WriteRequest:
     """The write without the position that it reaches, but with that which it began from."""
-    own = {name: value for name, value in request.properties.items() if not is_lasting(name)}
+    # What is taken away is from the first piece on.
+    given = request.properties.items()
+    own = {name: value for name, value in given if not is_lasting(name) or not value}
     if request.continues is None:
         return replace(request, properties=own)
     begun = {**dict.fromkeys(state(table), ""), **state(table, request.continues)}
