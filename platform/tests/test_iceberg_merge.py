@@ -32,8 +32,10 @@ from forge_platform.errors import (
 )
 from forge_platform.iceberg import writer
 from forge_platform.iceberg.catalog import open_catalog
+from forge_platform.iceberg.commit import Plan, commit
 from forge_platform.iceberg.describe import describe
 from forge_platform.iceberg.maintenance.compaction import Compaction, compact
+from forge_platform.iceberg.maintenance.expiry import expire
 from forge_platform.iceberg.pruning import Scope
 from forge_platform.iceberg.state import state
 from forge_platform.iceberg.view import (
@@ -506,6 +508,34 @@ def test_a_run_that_began_before_the_table_takes_a_watermark_away_with_its_first
         write_table(catalog, TABLE, request, latest)
     assert rows(catalog)["name"].to_list() == ["old"]
     assert "forge.watermark" not in state(catalog.load_table(TABLE))
+
+
+def test_another_run_is_noticed_though_its_snapshot_is_kept_no_more(
+    catalog: Catalog, keyed: TableOptions
+) -> None:
+    """As on Nessie, which shows the newest snapshot only: that of a compaction."""
+
+    def load(name: str, run: str, since: int | None) -> None:
+        request = WriteRequest(
+            rows=things((1, 0, name)),
+            mode="merge",
+            properties={"forge.run-id": run},
+            continues=since,
+            alone=True,
+        )
+        write_table(catalog, TABLE, request, replace(keyed, order_by=None))
+
+    load("first", "a", None)
+    table = catalog.load_table(TABLE)
+    begun = current_snapshot_id(table)
+    load("new", "b", begun)
+    commit(table, lambda _: Plan(), {}, always=True)
+    expire(table, older_than=dt.datetime.max.replace(tzinfo=dt.UTC), keep=1)
+    with pytest.raises(CommitConflict, match="written by another run"):
+        load("old", "c", begun)
+    assert rows(catalog)["name"].to_list() == ["new"]
+    load("newest", "c", current_snapshot_id(catalog.load_table(TABLE)))
+    assert rows(catalog)["name"].to_list() == ["newest"]
 
 
 def test_an_append_whose_retry_was_faster_is_not_done_twice(catalog: Catalog) -> None:

@@ -64,6 +64,22 @@ def other_runs(table: Table, since: int | None, run_id: str | None) -> Sequence[
     return list(runs)
 
 
+def hides_runs(table: Table, since: int | None, run_id: str | None) -> bool:
+    """Whether a run may have committed after a snapshot without being among those that are known.
+
+    Its snapshot is kept no more, under one that no run wrote, as a compaction. What this run has
+    committed itself was looked at then.
+    """
+    oldest = None
+    for snapshot in ancestors(table, table.metadata.current_snapshot_id):
+        if snapshot.snapshot_id == since:
+            return False
+        oldest = snapshot
+    if oldest is None or run_id == properties_of(oldest).get(RUN_ID, ""):
+        return False
+    return since is not None or (oldest.sequence_number or 0) > 1
+
+
 def data_version(table: Table) -> str:
     """Changes with the rows: the same for two snapshots that hold the same rows."""
     snapshot = table.current_snapshot()

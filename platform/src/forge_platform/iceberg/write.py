@@ -38,6 +38,7 @@ from forge_platform.iceberg.state import (
     RUN_ID,
     WRITE_ID,
     committed,
+    hides_runs,
     is_lasting,
     other_runs,
     state,
@@ -359,11 +360,13 @@ def _commit(table: Table, planner: Planner, request: WriteRequest) -> CommitResu
 
 
 def _refuse_overlap(table: Table, request: WriteRequest) -> None:
-    if others := other_runs(table, request.continues, request.properties.get(RUN_ID)):
+    run_id = request.properties.get(RUN_ID)
+    others = other_runs(table, request.continues, run_id)
+    if others or hides_runs(table, request.continues, run_id):
         raise CommitConflict(
             f"{'.'.join(table.name())} was written by another run while this one read: "
-            f"{', '.join(others)}. What was read may be older, so it was not written. Retry, and "
-            "limit the asset to one run at a time."
+            f"{', '.join(others) or 'its snapshot is kept no more'}. What was read may be older, "
+            "so it was not written. Retry, and limit the asset to one run at a time."
         )
 
 
