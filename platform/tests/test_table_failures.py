@@ -1,7 +1,8 @@
 """What goes wrong with a table's files and rows is a failure of the platform, wherever it does."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -42,11 +43,21 @@ def reading_location() -> dg.Definitions:
         base.scan().collect()
         yield dg.Output(None, "generator")
 
+    @dg.asset(retry_policy=again)
+    async def coroutine(base: TableView) -> None:
+        base.scan().collect()
+
+    @dg.multi_asset(specs=[dg.AssetSpec("waiting_generator", deps=[base])], retry_policy=again)
+    async def waiting_generator(base: TableView) -> AsyncIterator[Any]:
+        base.scan().collect()
+        yield dg.MaterializeResult[None](asset_key="waiting_generator")
+
     @dg.asset_check(asset=base, retry_policy=again)
     def check(base: TableView) -> dg.AssetCheckResult:
         return dg.AssetCheckResult(passed=base.read().height == 1)
 
-    return build_definitions("space", assets=[base, function, generator], checks=[check])
+    readers = [function, generator, coroutine, waiting_generator]
+    return build_definitions("space", assets=[base, *readers], checks=[check])
 
 
 def test_a_lost_file_is_named_and_not_waited_for(
@@ -55,10 +66,10 @@ def test_a_lost_file_is_named_and_not_waited_for(
     monkeypatch.setenv("ICEBERG_CATALOG_URI", f"sqlite:///{tmp_path}/catalog.db")
     monkeypatch.setenv("ICEBERG_WAREHOUSE", f"file://{tmp_path}/tables")
     job = reading_location().resolve_implicit_global_asset_job_def()
-    job.execute_in_process()
+    assert job.execute_in_process().success
     for file in tmp_path.rglob("*.parquet"):
         file.unlink()
-    readers = ["function", "generator", "base_check"]
+    readers = ["function", "generator", "coroutine", "waiting_generator", "base_check"]
     result = job.execute_in_process(op_selection=readers, raise_on_error=False)
     failures = {
         event.step_key: str(event.step_failure_data.user_failure_data)

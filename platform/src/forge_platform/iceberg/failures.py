@@ -6,7 +6,7 @@ import errno
 import inspect
 import os
 import re
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any
@@ -79,6 +79,10 @@ def translating(function: Callable[..., Any]) -> Callable[..., Any]:
 
     Only those that name a file of a table: what else the function uses has failures of its own.
     """
+    # Dagster tells by the kind of function how it is to be called.
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        return _translating_async(function)
+
     if inspect.isgeneratorfunction(function):
 
         @wraps(function)
@@ -94,6 +98,25 @@ def translating(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **kwargs)
 
     return call
+
+
+def _translating_async(function: Callable[..., Any]) -> Callable[..., Any]:
+    if inspect.iscoroutinefunction(function):
+
+        @wraps(function)
+        async def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            with _of_table_files():
+                return await function(*args, **kwargs)
+
+        return call
+
+    @wraps(function)
+    async def generate(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:  # noqa: ANN401
+        with _of_table_files():
+            async for event in function(*args, **kwargs):
+                yield event
+
+    return generate
 
 
 @contextmanager
