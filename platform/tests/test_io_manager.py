@@ -17,9 +17,11 @@ from polars.testing import assert_frame_equal
 from forge_platform import (
     IcebergIOManager,
     IcebergResource,
+    RunMode,
     RunModeConfig,
     TableView,
     TableWrite,
+    Work,
     io_manager,
     keys_of,
     plan_work,
@@ -168,6 +170,27 @@ def test_watermark_inputs_and_run_are_properties_of_the_snapshot(iceberg: Iceber
     assert properties["forge.run-id"] == result.run_id
     assert iceberg.watermark("space.things") == "2024-05-01"
     assert iceberg.inputs("space.things") == {"other.table": 42}
+
+
+def test_a_run_that_read_less_takes_away_what_another_has_read(iceberg: IcebergResource) -> None:
+    """It comes later and replaces what was made of an upstream table that was empty for it."""
+    catalog = iceberg.catalog()
+    catalog.create_namespace("space")
+    catalog.create_table("space.base", schema=ROWS.to_arrow().schema)
+    full = RunModeConfig(mode=RunMode.FULL)
+    works: list[Work] = []
+
+    @dg.asset(metadata=table_options(mode="overwrite", key=("id",)))
+    def derived() -> TableWrite:
+        return works[-1].write(ROWS)
+
+    older = plan_work(iceberg, "space.derived", [iceberg.view("space.base")], full, keys_of("id"))
+    catalog.load_table("space.base").append(ROWS.to_arrow())
+    newer = plan_work(iceberg, "space.derived", [iceberg.view("space.base")], full, keys_of("id"))
+    for work, known in ((newer, newer.inputs), (older, {})):
+        works.append(work)
+        run([derived], resources(iceberg))
+        assert iceberg.inputs("space.derived") == known
 
 
 def test_a_run_that_changes_nothing_keeps_the_data_version(iceberg: IcebergResource) -> None:

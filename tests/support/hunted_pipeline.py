@@ -261,7 +261,7 @@ class Pipeline:
         if found.rows is None:
             return
         position = {WATERMARK: found.watermark, WINDOW: found.window}
-        inputs = {f"{INPUT_PREFIX}{name}": str(id_) for name, id_ in found.inputs.items()}
+        inputs = {f"{INPUT_PREFIX}{name}": str(id_ or "") for name, id_ in found.inputs.items()}
         request = WriteRequest(
             rows=_in_small_batches(found.rows),
             mode=found.mode or mode,

@@ -47,7 +47,7 @@ class Work:
     """
 
     keys: "pl.DataFrame | None"
-    inputs: Mapping[str, int]
+    inputs: Mapping[str, int | None]
     continues: int | None = None
 
     def rows(self, view: TableView) -> "pl.DataFrame":
@@ -101,7 +101,7 @@ def plan_work(
         All keys when the run is full, or when an upstream table was never read or its last
         read snapshot is gone.
     """
-    inputs = {view.identifier: view.snapshot_id for view in upstream if view.snapshot_id}
+    inputs = {view.identifier: view.snapshot_id for view in upstream}
     position = iceberg.position(table)
     if config.mode is RunMode.FULL:
         return Work(None, inputs, position.snapshot_id)

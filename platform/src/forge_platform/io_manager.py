@@ -251,7 +251,7 @@ def _properties(
     if not managed:
         return identity
     position = {WATERMARK: write.watermark, WINDOW: write.window}
-    inputs = {f"{INPUT_PREFIX}{name}": str(id_) for name, id_ in write.inputs.items()}
+    inputs = {f"{INPUT_PREFIX}{name}": str(id_ or "") for name, id_ in write.inputs.items()}
     known = {name: value for name, value in position.items() if value is not None}
     return {**identity, **known, **inputs}
 

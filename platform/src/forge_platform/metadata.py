@@ -27,9 +27,9 @@ def picture(png: bytes, title: str) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{b64encode(png).decode()})")
 
 
-def snapshots(*views: TableView) -> dict[str, int]:
+def snapshots(*views: TableView) -> dict[str, int | None]:
     """The snapshots that a run reads, by table; what ``TableWrite.inputs`` takes."""
-    return {view.identifier: view.snapshot_id for view in views if view.snapshot_id is not None}
+    return {view.identifier: view.snapshot_id for view in views}
 
 
 def written(

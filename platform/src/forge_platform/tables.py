@@ -53,7 +53,8 @@ class TableWrite:
         watermark: position in the source up to which these rows are complete; None leaves that
             which the table has, and an empty one takes it away.
         window: what the source holds from shortly before the watermark on.
-        inputs: upstream table (``namespace.asset``) to the snapshot id that was read.
+        inputs: upstream table (``namespace.asset``) to the snapshot id that was read; None where
+            it had none, which takes away what another run has read.
         continues: the table's own snapshot that these rows continue; runs that committed after
             it overlap with this one, and are told of.
         alone: whether nothing is written when such a run there is: for rows that must not come
@@ -70,7 +71,7 @@ class TableWrite:
     deleted_keys: Frame | None = None
     watermark: str | None = None
     window: str | None = None
-    inputs: Mapping[str, int] = field(default_factory=dict)
+    inputs: Mapping[str, int | None] = field(default_factory=dict)
     continues: int | None = None
     alone: bool = False
     rows_read: int | None = None
