@@ -105,6 +105,13 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+@pytest.fixture
+def iceberg(tmp_path: Path) -> IcebergResource:
+    return IcebergResource(
+        catalog_uri=f"sqlite:///{tmp_path}/catalog.db", warehouse_path=tmp_path.as_uri()
+    )
+
+
 def committed(iceberg: IcebergResource, write: TableWrite) -> CommitResult:
     assert write.rows is not None
     properties = {WATERMARK: write.watermark, WINDOW: write.window}
@@ -173,44 +180,30 @@ def test_an_empty_table_has_no_watermark_and_keeps_an_old_one(database: Database
 
 
 def test_a_full_run_that_found_nothing_takes_away_what_another_has_reached(
-    database: DatabaseResource, tmp_path: Path
+    database: DatabaseResource, iceberg: IcebergResource
 ) -> None:
-    iceberg = IcebergResource(
-        catalog_uri=f"sqlite:///{tmp_path}/catalog.db", warehouse_path=tmp_path.as_uri()
-    )
-
-    def commit(write: TableWrite) -> CommitResult:
-        return committed(iceberg, write)
-
     earlier = extract(database, NEWEST, INCREMENTAL, iceberg.position("space.t"))
     insert(database, 1, OLD)
-    commit(extract(database, NEWEST, INCREMENTAL, iceberg.position("space.t")))
+    committed(iceberg, extract(database, NEWEST, INCREMENTAL, iceberg.position("space.t")))
     assert iceberg.watermark("space.t") == OLD
-    commit(earlier)
+    committed(iceberg, earlier)
     assert iceberg.watermark("space.t") is None
     execute(database, "TRUNCATE customers")
     again = extract(database, NEWEST, INCREMENTAL, iceberg.position("space.t"))
-    assert not commit(again).committed
+    assert not committed(iceberg, again).committed
 
 
 def test_a_run_since_a_moment_takes_away_what_another_has_reached_before_it(
-    database: DatabaseResource, tmp_path: Path
+    database: DatabaseResource, iceberg: IcebergResource
 ) -> None:
     """It may put an older version in the place of one that the other run has read."""
-    iceberg = IcebergResource(
-        catalog_uri=f"sqlite:///{tmp_path}/catalog.db", warehouse_path=tmp_path.as_uri()
-    )
-
-    def commit(write: TableWrite) -> CommitResult:
-        return committed(iceberg, write)
-
     insert(database, 1, "2024-01-01T00:00:00Z", "old")
     earlier = extract(database, NEWEST, ExtractConfig(since=OLD), iceberg.position("space.t"))
     execute(database, "UPDATE customers SET note = 'new', updated_at = '2024-02-01T00:00:00Z'")
     insert(database, 2, "2024-03-01T00:00:00Z")
-    commit(extract(database, NEWEST, INCREMENTAL, iceberg.position("space.t")))
-    commit(earlier)
-    commit(extract(database, NEWEST, INCREMENTAL, iceberg.position("space.t")))
+    committed(iceberg, extract(database, NEWEST, INCREMENTAL, iceberg.position("space.t")))
+    committed(iceberg, earlier)
+    committed(iceberg, extract(database, NEWEST, INCREMENTAL, iceberg.position("space.t")))
     rows = iceberg.view("space.t").read().sort("customer_id")
     assert rows["note"].to_list() == ["new", ""]
 
