@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from forge_demo.state import ROOT, DemoState
 from forge_demo.watch import View, Watch
 
 LIMIT_SECONDS = 480
+RECENT_SECONDS = 3600
 RUN_WORKER = "app.kubernetes.io/component=run_worker"
 # What says when, in which run or from where a row was made.
 OWN = (
@@ -62,8 +62,51 @@ class Pipeline:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Embedding:
+    """The embedded demo: that of `make demo` if it was run lately, else one of its own."""
+
+    state: DemoState
+    process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def begin(cls, folder: Path) -> Embedding:
+        state = DemoState()
+        if state.catalog.exists() and time.time() - state.catalog.stat().st_mtime < RECENT_SECONDS:
+            return cls(state)
+        state = DemoState(folder / "state")
+        command = Path(sys.executable).with_name("forge-demo")
+        options = ("run", "--once", "--folder", str(state.folder), "--port", "13100")
+        return cls(state, subprocess.Popen([command, *options], cwd=ROOT))
+
+    def result(self) -> Catalog:
+        """Its tables, when it has come to its end."""
+        assert self.process is None or self.process.wait(LIMIT_SECONDS) == 0
+        uri, warehouse = f"sqlite:///{self.state.catalog}", f"file://{self.state.warehouse}"
+        return load_catalog(uri=uri, warehouse=warehouse)
+
+    def end(self) -> None:
+        """Ends it where nobody waited for it."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait()
+
+
 @pytest.fixture(scope="module")
-def pipeline(namespace: Namespace, api: DagsterApi, ui: Dagster) -> Pipeline:
+def embedding(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedding]:
+    """At work while the cluster is."""
+    begun = Embedding.begin(tmp_path_factory.mktemp("demo"))
+    yield begun
+    begun.end()
+
+
+@pytest.fixture(scope="module")
+def pipeline(
+    namespace: Namespace,
+    api: DagsterApi,
+    ui: Dagster,
+    embedding: Embedding,  # noqa: ARG001 - it begins here
+) -> Pipeline:
     """The ingestion job, launched by hand, and all that follows from it by itself."""
     wait_until(lambda: len(ui.locations()) >= 3, 30, "the locations")
     began = time.time()
@@ -90,15 +133,9 @@ def catalog(namespace: Namespace) -> Iterator[Catalog]:
 
 
 @pytest.fixture(scope="module")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
-    """The tables of the embedded demo: of `make demo` if it was run lately, else of its own."""
-    state = DemoState()
-    if not state.catalog.exists() or time.time() - state.catalog.stat().st_mtime > 3600:
-        state = DemoState(tmp_path_factory.mktemp("demo") / "state")
-        command = Path(sys.executable).with_name("forge-demo")
-        options = ("run", "--once", "--folder", str(state.folder), "--port", "13100")
-        subprocess.run([command, *options], check=True, cwd=ROOT, env=dict(os.environ))
-    return load_catalog(uri=f"sqlite:///{state.catalog}", warehouse=f"file://{state.warehouse}")
+def embedded(embedding: Embedding) -> Catalog:
+    """The tables of the embedded demo."""
+    return embedding.result()
 
 
 def tables(catalog: Catalog) -> Sequence[str]:

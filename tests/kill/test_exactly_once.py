@@ -83,9 +83,8 @@ def test_a_source_that_is_restarted_loses_and_doubles_nothing(
     with EmbeddedPostgres(server_folder / "restarted", password=SECRET) as server:
         hunt = Hunt(replace(places, source=server.connection()), random.Random(SEED))
         with restarted_now_and_then(server):
-            source = hunted(hunt, KILLS // 10, say, compared=False)
+            source = hunted(hunt, KILLS // 10, say, failures=1, compared=False)
         settled(hunt, source)
-    assert hunt.failed.total() > 0
 
 
 @pytest.mark.timeout(60 + SECONDS_PER_KILL_ON_S3 * KILLS // 20)
@@ -136,20 +135,27 @@ def test_a_disk_that_fills_loses_and_doubles_nothing(
     places: Places, say: Callable[[str], None]
 ) -> None:
     hunt = Hunt(places, random.Random(SEED), setting=limit_file_size)
-    hunted(hunt, KILLS // 10, say)
-    assert hunt.failed.total() > 0
+    hunted(hunt, KILLS // 10, say, failures=1)
 
 
 def hunted(
-    hunt: Hunt, kills: int, say: Callable[[str], None], *, compared: bool = True
+    hunt: Hunt,
+    kills: int,
+    say: Callable[[str], None],
+    *,
+    failures: int = 0,
+    compared: bool = True,
 ) -> BusySource:
-    """Kills the pipeline while the source changes, and compares all tables when both rest."""
+    """Kills the pipeline while the source changes, and compares all tables when both rest.
+
+    It goes on until so many steps have failed, too: what disturbs them must have met one.
+    """
     say(f"\n{kills} kills with FORGE_SEED={SEED}")
     landing = S3Resource(uri=hunt.places.landing_uri)
     source = BusySource(hunt.places.source, landing, random.Random(SEED))
     started = time.monotonic()
     with source.at_work():
-        while hunt.kills < kills:
+        while hunt.kills < kills or hunt.failed.total() < failures:
             hunt.kill_once()
             if hunt.kills % 20 == 0 or hunt.kills == kills:
                 say(f"{time.monotonic() - started:4.0f} s: {hunt.report()}")
@@ -170,11 +176,11 @@ def settled(hunt: Hunt, source: BusySource) -> None:
 
 @contextmanager
 def restarted_now_and_then(server: EmbeddedPostgres) -> Iterator[None]:
-    """Restarts a server every few seconds; it is there at the end."""
+    """Restarts a server every second; it is there at the end."""
     ended = threading.Event()
 
     def restart() -> None:
-        while not ended.wait(4):
+        while not ended.wait(1):
             server.stop()
             server.start()
 
