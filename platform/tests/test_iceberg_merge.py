@@ -37,7 +37,7 @@ from forge_platform.iceberg.describe import describe
 from forge_platform.iceberg.maintenance.compaction import Compaction, compact
 from forge_platform.iceberg.maintenance.expiry import expire
 from forge_platform.iceberg.pruning import Scope
-from forge_platform.iceberg.state import state
+from forge_platform.iceberg.state import position, state
 from forge_platform.iceberg.view import (
     IcebergView,
     current_snapshot_id,
@@ -46,7 +46,7 @@ from forge_platform.iceberg.view import (
     stream_files,
 )
 from forge_platform.iceberg.write import TableOptions, WriteRequest, to_reader, write_table
-from forge_platform.tables import WriteMode
+from forge_platform.tables import Position, WriteMode
 
 KEYED = TableOptions(key=("id",), order_by="at")
 LOG = TableOptions()
@@ -468,27 +468,101 @@ def test_a_run_that_dies_between_two_pieces_is_done_again_from_where_it_began(
         request = WriteRequest(rows=frame, mode="merge", properties=properties)
         write_table(catalog, TABLE, request, latest)
 
-    merge(things((1, 0, "first"), (2, 0, "first")), "0")
-    begun = current_snapshot_id(catalog.load_table(TABLE))
+    merge(things((1, 0, "first"), (2, 0, "first")), "2024-05-01")
+    begun = position(catalog.load_table(TABLE))
 
     def dying() -> Iterator[pa.RecordBatch]:
         yield from things((1, 1, "old"), (2, 1, "old")).to_arrow().to_batches()
-        merge(things((1, 2, "new")), "2")
+        merge(things((1, 2, "new")), "2024-05-03")
         yield from things((3, 1, "old"), (4, 1, "old")).to_arrow().to_batches()
         raise KeyboardInterrupt
 
     stream = pa.RecordBatchReader.from_batches(things().to_arrow().schema, dying())
-    properties = {"forge.watermark": "1", "forge.window": "as of 1"}
+    properties = {"forge.watermark": "2024-05-02", "forge.window": "as of 2024-05-02"}
     request = WriteRequest(rows=stream, mode="merge", properties=properties, continues=begun)
     with pytest.raises(KeyboardInterrupt):
         write_table(catalog, TABLE, request, latest)
     assert rows(catalog)["name"].to_list() == ["old", "old"]
     found = state(catalog.load_table(TABLE))
-    assert (found["forge.watermark"], found["forge.window"]) == ("0", "as of 0")
+    assert found["forge.watermark"] == "2024-05-01"
+    assert found["forge.window"] == "as of 2024-05-01"
 
 
+def test_a_run_does_not_claim_what_another_has_taken_back(
+    catalog: Catalog, keyed: TableOptions
+) -> None:
+    """Three overlap: the oldest commits its older row after the newest one has begun."""
+    latest = replace(keyed, order_by=None)
+
+    def merge(frame: pl.DataFrame, day: int, continues: Position) -> None:
+        properties = {"forge.watermark": f"2024-05-0{day}"}
+        request = WriteRequest(rows=frame, mode="merge", properties=properties, continues=continues)
+        write_table(catalog, TABLE, request, latest)
+
+    def now() -> Position:
+        return position(catalog.load_table(TABLE))
+
+    merge(things((1, 0, "first")), 1, Position())
+    oldest = now()
+    merge(things((1, 2, "new")), 3, oldest)
+    newest = now()
+    merge(things((1, 1, "old")), 2, oldest)
+    with pytest.raises(CommitConflict, match="taken back"):
+        merge(things((2, 3, "other")), 4, newest)
+    assert now().watermark == "2024-05-02"
+    merge(things((1, 2, "new"), (2, 3, "other")), 4, now())
+    commit(catalog.load_table(TABLE), lambda _: Plan(), {"forge.watermark": ""})
+    with pytest.raises(CommitConflict, match="taken back"):
+        merge(things((3, 4, "more")), 5, newest)
+    assert rows(catalog)["name"].to_list() == ["new", "other"]
+
+
+def test_a_run_does_not_claim_what_another_has_derived_meanwhile(
+    catalog: Catalog, keyed: TableOptions
+) -> None:
+    latest = replace(keyed, order_by=None)
+
+    def derive(name: str, upstream: int, continues: Position) -> None:
+        request = WriteRequest(
+            rows=things((1, 0, name)),
+            mode="merge",
+            properties={"forge.input.other.table": str(upstream)},
+            continues=continues,
+        )
+        write_table(catalog, TABLE, request, latest)
+
+    derive("first", 7, Position())
+    begun = position(catalog.load_table(TABLE))
+    derive("new", 9, begun)
+    derive("new", 9, begun)  # the same once more
+    with pytest.raises(CommitConflict, match="derived from something else"):
+        derive("old", 8, begun)
+    derive("all", 8, Position(snapshot_id=begun.snapshot_id))
+    assert rows(catalog)["name"].to_list() == ["all"]
+
+
+def test_a_table_without_rows_has_one_data_version(catalog: Catalog, keyed: TableOptions) -> None:
+    versions: set[str] = set()
+    for run_id in "abc":
+        properties = {"forge.run-id": run_id}
+        request = WriteRequest(rows=things(), mode="merge", properties=properties, alone=True)
+        if versions:
+            request = replace(request, continues=position(catalog.load_table(TABLE)))
+        versions.add(write_table(catalog, TABLE, request, keyed).data_version)
+    assert len(versions) == 1
+
+
+def test_keys_that_are_removed_have_the_tables_key(catalog: Catalog, keyed: TableOptions) -> None:
+    request = WriteRequest(
+        rows=things(), mode="merge", deleted_keys=pl.DataFrame({"customer_id": [7]})
+    )
+    with pytest.raises(ConfigurationError, match="by customer_id, and its key is id"):
+        write_table(catalog, TABLE, request, keyed)
+
+
+@pytest.mark.parametrize("watermark", ["", "1"])
 def test_a_run_that_began_before_the_table_takes_a_watermark_away_with_its_first_piece(
-    catalog: Catalog, keyed: TableOptions, monkeypatch: pytest.MonkeyPatch
+    catalog: Catalog, keyed: TableOptions, monkeypatch: pytest.MonkeyPatch, watermark: str
 ) -> None:
     """It dies between two pieces, and its older row lies over one of the run that was further."""
     monkeypatch.setattr(writer, "PIECE_ROWS", 1)
@@ -503,7 +577,7 @@ def test_a_run_that_began_before_the_table_takes_a_watermark_away_with_its_first
         raise KeyboardInterrupt
 
     stream = pa.RecordBatchReader.from_batches(things().to_arrow().schema, dying())
-    request = WriteRequest(rows=stream, mode="merge", properties={"forge.watermark": ""})
+    request = WriteRequest(rows=stream, mode="merge", properties={"forge.watermark": watermark})
     with pytest.raises(KeyboardInterrupt):
         write_table(catalog, TABLE, request, latest)
     assert rows(catalog)["name"].to_list() == ["old"]
@@ -520,7 +594,7 @@ def test_another_run_is_noticed_though_its_snapshot_is_kept_no_more(
             rows=things((1, 0, name)),
             mode="merge",
             properties={"forge.run-id": run},
-            continues=since,
+            continues=Position(snapshot_id=since),
             alone=True,
         )
         write_table(catalog, TABLE, request, replace(keyed, order_by=None))

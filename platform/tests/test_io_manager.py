@@ -3,6 +3,7 @@
 import datetime as dt
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -110,12 +111,12 @@ def test_every_frame_type_is_read(iceberg: IcebergResource) -> None:
 def test_runs_that_overlap_say_so(with_history: IcebergResource) -> None:
     """A run of the same asset commits while this one is between reading and writing."""
     others: list[str] = []
-    marks = iter("12345")
+    marks = (f"2024-05-0{day}" for day in count(1))
     merged = table_options(mode="merge", key=("id",))
 
     def write(iceberg: IcebergResource) -> TableWrite:
-        since = iceberg.position("space.things").snapshot_id
-        return TableWrite(rows=ROWS, watermark=next(marks), continues=since)
+        position = iceberg.position("space.things")
+        return TableWrite(rows=ROWS, watermark=next(marks), continues=position)
 
     @dg.asset(name="things", metadata=merged)
     def alone(iceberg: IcebergResource) -> TableWrite:
@@ -370,10 +371,18 @@ def test_derived_table_follows_only_the_changes(
     assert sorted(with_history.view("space.derived").read()["id"]) == [4]
 
 
-def test_a_derivation_that_dies_beside_a_newer_one_is_done_again(
+def interrupted(rows: pa.Table, act: Callable[[], None]) -> Iterator[pa.RecordBatch]:
+    """Rows by twos, and something that happens when the first of these are in the table."""
+    for number, batch in enumerate(rows.to_batches(max_chunksize=2)):
+        if number == 2:
+            act()
+        yield batch
+
+
+def test_a_derivation_that_a_newer_one_overtakes_is_done_again(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its older rows lie over the newer ones, so the next run must not rely on these."""
+    """What it has written comes to lie under the newer rows, and the rest is not written."""
     monkeypatch.setattr(writer, "PIECE_ROWS", 2)
     here = iceberg_at(FILES, request, tmp_path)
     everything = resources(here)
@@ -397,24 +406,75 @@ def test_a_derivation_that_dies_beside_a_newer_one_is_done_again(
         assert run([base, derived], everything).success
 
     @dg.asset(name="derived", metadata=table_options(mode="merge", key=("id",)))
-    def dying(iceberg: IcebergResource, base: TableView) -> TableWrite:
+    def overtaken(iceberg: IcebergResource, base: TableView) -> TableWrite:
         mine = derive(iceberg, base)
         assert isinstance(mine.rows, pl.DataFrame)
         rows = mine.rows.to_arrow()
-        newer()
-
-        def batches() -> Iterator[pa.RecordBatch]:
-            yield from rows.to_batches(max_chunksize=2)
-            raise OSError
-
-        return replace(mine, rows=pa.RecordBatchReader.from_batches(rows.schema, batches()))
+        return replace(
+            mine, rows=pa.RecordBatchReader.from_batches(rows.schema, interrupted(rows, newer))
+        )
 
     run([base, derived], everything)
     value = 1
-    assert not run([base, dying], everything, raise_on_error=False).success
-    assert here.view("space.derived").read()["value"].sort().to_list() == [1, 1, 1, 1, 2, 2]
+    assert not run([base, overtaken], everything, raise_on_error=False).success
+    assert here.view("space.derived").read()["value"].to_list() == [2] * 6
     assert run([base, derived], everything, selection=[derived]).success
     assert here.view("space.derived").read()["value"].to_list() == [2] * 6
+
+
+def test_what_any_of_several_tables_lacks_is_derived_for_all(
+    with_history: IcebergResource,
+) -> None:
+    """Of a run that died between its two tables the first one knows more than the second."""
+    iceberg, tables = with_history, ["space.refused", "space.taken"]
+    value = 0
+
+    @dg.asset(metadata=table_options(mode="merge", key=("id",)))
+    def base() -> pl.DataFrame:
+        return pl.DataFrame({"id": [1, value + 2], "value": [value, 0]})
+
+    def plan() -> Work:
+        view = iceberg.view("space.base")
+        return plan_work(iceberg, tables, [view], RunModeConfig(), keys_of("id"))
+
+    def writing(work: Work, table: str) -> dg.AssetsDefinition:
+        @dg.asset(name=table.partition(".")[2], metadata=table_options(mode="merge", key=("id",)))
+        def write() -> TableWrite:
+            return work.write(work.rows(iceberg.view("space.base")), table)
+
+        return write
+
+    for value, written in enumerate((tables, tables[:1], tables)):
+        run([base], resources(iceberg))
+        work = plan()
+        expected = {0: None, 1: [1, 3], 2: [1, 3, 4]}[value]
+        assert (None if work.keys is None else sorted(work.keys["id"])) == expected
+        run([writing(work, table) for table in written], resources(iceberg))
+    assert plan().keys is not None
+    assert all(iceberg.view(table).read().height == 4 for table in tables)
+
+
+def test_all_steps_of_a_run_read_a_table_without_a_snapshot_as_that(
+    iceberg: IcebergResource,
+) -> None:
+    catalog = iceberg.catalog()
+    catalog.create_namespace("space")
+    catalog.create_table("space.base", schema=ROWS.to_arrow().schema)
+    seen: list[int] = []
+
+    @dg.asset
+    def first(base: TableView) -> None:
+        seen.append(base.read().height)
+        catalog.load_table("space.base").append(ROWS.to_arrow())
+
+    @dg.asset(deps=["first"])
+    def second(base: TableView) -> None:
+        seen.append(base.read().height)
+
+    assert run([dg.AssetSpec("base"), first, second], resources(iceberg)).success
+    assert seen == [0, 0]
+    assert run([dg.AssetSpec("base"), second], resources(iceberg)).success
+    assert seen == [0, 0, ROWS.height]
 
 
 def test_a_run_can_be_repeated_on_the_snapshots_that_it_read(with_history: IcebergResource) -> None:

@@ -1,5 +1,6 @@
 """What goes wrong with a table's files and rows is a failure of the platform, wherever it does."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,25 @@ def reading_location() -> dg.Definitions:
 
     readers = [function, generator, coroutine, waiting_generator]
     return build_definitions("space", assets=[base, *readers], checks=[check])
+
+
+def test_a_generator_that_is_closed_closes_what_it_opened() -> None:
+    order: list[str] = []
+
+    async def generator() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            order.append("closed")
+
+    async def use() -> None:
+        events = translating(generator)()
+        await anext(events)
+        await events.aclose()
+        order.append("after")
+
+    asyncio.run(use())
+    assert order == ["closed", "after"]
 
 
 def test_a_lost_file_is_named_and_not_waited_for(

@@ -43,11 +43,17 @@ def new_tag(name: str) -> str:
     return f"{name}-{time.time_ns()}"
 
 
-def refusal(installation: Installation, location: str, tag: str, folder: Path) -> str:
-    """Tries to release an image that must not be served; returns what is printed."""
+def refusal(
+    installation: Installation, location: str, tag: str, folder: Path, seconds: int = 40
+) -> str:
+    """Tries to release an image that must not be served; returns what is printed.
+
+    Args:
+        seconds: that the hook has.
+    """
     before = installation.serving(location)
     with pytest.raises(AssertionError) as failure:
-        installation.release(location, tag, folder, validation={"timeoutSeconds": 40})
+        installation.release(location, tag, folder, validation={"timeoutSeconds": seconds})
     assert before
     assert installation.serving(location) == before
     return str(failure.value)
@@ -100,7 +106,7 @@ def test_an_image_that_cannot_use_the_instance_is_refused(
 def test_an_image_that_is_not_there_is_refused(
     installation: Installation, ui: Dagster, tmp_path: Path
 ) -> None:
-    printed = refusal(installation, "customers", "not-there", tmp_path)
+    printed = refusal(installation, "customers", "not-there", tmp_path, seconds=15)
     assert "customers:not-there" in printed
     assert "not found" in printed
     assert "clean_customers" in ui.assets("customers")

@@ -201,7 +201,7 @@ def extract(
                 is_part=True,
                 watermark=position.watermark,
                 window=position.window,
-                continues=position.snapshot_id,
+                continues=position,
                 metadata=notes,
             )
         layout = _layout(snapshot, source)
@@ -216,7 +216,7 @@ def extract(
         # That of a run that wrote meanwhile goes too: older rows may come over its own.
         watermark=watermark.isoformat() if watermark else "",
         window=json.dumps({**kept, "columns": _columns_read(source, reading, known)}),
-        continues=position.snapshot_id,
+        continues=Position(snapshot_id=position.snapshot_id) if reading.start is None else position,
         metadata=notes,
     )
 

@@ -5,14 +5,14 @@ they are right whatever happened to the run that wrote it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field
 
-from forge_platform.tables import Changes, TableView, TableWrite
+from forge_platform.tables import Changes, Position, TableView, TableWrite
 
 if TYPE_CHECKING:
     import polars as pl
@@ -43,12 +43,12 @@ class Work:
     Attributes:
         keys: one row per key, in the key's columns; None is all there are.
         inputs: the upstream snapshots that this run reads.
-        continues: the table's own snapshot that the work was planned for, if it has one.
+        continues: derived table (``namespace.asset``) to its position when this was planned.
     """
 
     keys: "pl.DataFrame | None"
     inputs: Mapping[str, int | None]
-    continues: int | None = None
+    continues: Mapping[str, Position] = field(default_factory=dict)
 
     def rows(self, view: TableView) -> "pl.DataFrame":
         """The upstream rows that belong to the keys."""
@@ -67,32 +67,54 @@ class Work:
         keys = self.keys.lazy()
         return rows.join(keys, on=self.keys.columns, how="semi", nulls_equal=True).collect()
 
-    def write(self, rows: "pl.DataFrame", **details: Any) -> TableWrite:  # noqa: ANN401
+    def write(
+        self,
+        rows: "pl.DataFrame",
+        table: str | None = None,
+        **details: Any,  # noqa: ANN401
+    ) -> TableWrite:
         """The derived rows in place of everything that the table has for these keys.
 
         Args:
             rows: the derived rows.
-            details: further fields of :class:`TableWrite`; ``continues`` for rows of another
-                table than the one that the work was planned for.
+            table: which of the tables, where the work was planned for several.
+            details: further fields of :class:`TableWrite`.
         """
-        fields = {"inputs": self.inputs, "continues": self.continues, **details}
+        position = self._position(table)
         if self.keys is None:
-            return TableWrite(rows=rows, mode="overwrite", **fields)
-        return TableWrite(rows=rows, mode="merge", is_part=True, deleted_keys=self.keys, **fields)
+            whole = Position(snapshot_id=position.snapshot_id) if position else None
+            return TableWrite(
+                rows=rows, mode="overwrite", inputs=self.inputs, continues=whole, **details
+            )
+        return TableWrite(
+            rows=rows,
+            mode="merge",
+            is_part=True,
+            deleted_keys=self.keys,
+            inputs=self.inputs,
+            continues=position,
+            **details,
+        )
+
+    def _position(self, table: str | None) -> Position | None:
+        if table is not None:
+            return self.continues[table]
+        return next(iter(self.continues.values()), None)
 
 
 def plan_work(
     iceberg: "IcebergResource",
-    table: str,
+    table: str | Sequence[str],
     upstream: Sequence[TableView],
     config: RunModeConfig,
     keys: "Callable[[Sequence[Changes]], pl.DataFrame]",
 ) -> Work:
-    """Finds which keys of a table have to be derived again.
+    """Finds which keys of a table, or of all that one asset derives, have to be derived again.
 
     Args:
         iceberg: the catalog.
-        table: the derived table, ``namespace.asset``.
+        table: the derived table, ``namespace.asset``. Of several, which are written one after the
+            other, a run may have written some: what any of them lacks is derived for all.
         upstream: the tables that it is derived from, pinned.
         config: incremental or full.
         keys: makes the affected keys of the upstream changes, given in the same order.
@@ -102,15 +124,25 @@ def plan_work(
         read snapshot is gone.
     """
     inputs = {view.identifier: view.snapshot_id for view in upstream}
-    position = iceberg.position(table)
-    if config.mode is RunMode.FULL:
-        return Work(None, inputs, position.snapshot_id)
-    seen = position.inputs
-    if not all(view.has_snapshot(seen.get(view.identifier)) for view in upstream):
-        return Work(None, inputs, position.snapshot_id)
+    tables = [table] if isinstance(table, str) else table
+    positions = {name: iceberg.position(name) for name in tables}
+    seen = [position.inputs for position in positions.values()]
+    known = all(view.has_snapshot(ids.get(view.identifier)) for ids in seen for view in upstream)
+    if config.mode is RunMode.FULL or not known:
+        return Work(None, inputs, positions)
     columns = keys.columns if isinstance(keys, _KeysOf) else None
-    changes = [view.changes_since(seen[view.identifier], columns) for view in upstream]
-    return Work(keys(changes), inputs, position.snapshot_id)
+    distinct = [ids for number, ids in enumerate(seen) if ids not in seen[:number]]
+    found = [
+        keys([view.changes_since(ids[view.identifier], columns) for view in upstream])
+        for ids in distinct
+    ]
+    return Work(_union(found), inputs, positions)
+
+
+def _union(frames: "Sequence[pl.DataFrame]") -> "pl.DataFrame":
+    import polars as pl
+
+    return frames[0] if len(frames) == 1 else pl.concat(frames).unique()
 
 
 def keys_of(column: str) -> "Callable[[Sequence[Changes]], pl.DataFrame]":

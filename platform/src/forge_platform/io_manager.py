@@ -10,7 +10,7 @@ from forge_platform.contracts import NAMESPACE
 from forge_platform.errors import ConfigurationError
 from forge_platform.logs import log_rows
 from forge_platform.resources.iceberg import IcebergResource
-from forge_platform.tables import Frame, TableWrite, WriteMode
+from forge_platform.tables import Frame, Position, TableWrite, WriteMode
 
 if TYPE_CHECKING:
     from forge_platform.iceberg.commit import CommitResult
@@ -116,11 +116,14 @@ class IcebergIOManager(dg.ConfigurableIOManager):
     def load_input(self, context: dg.InputContext) -> object:
         """Reads an upstream table in the type that the asset's parameter is annotated with."""
         from forge_platform.iceberg.read import load
+        from forge_platform.iceberg.view import IcebergView
 
         table = self._table(context)
         pin = (context.step_context.run_id, table)
         snapshot_id = _pinned(context, table) or self._pins.get(pin)
         view = self.iceberg.view(table, snapshot_id)
+        if snapshot_id is None and pin in self._pins:
+            view = IcebergView(view.table, view.identifier, None)
         self._pins[pin] = view.snapshot_id
         context.log.debug("reading %s at snapshot %s", view.identifier, view.snapshot_id)
         context.add_input_metadata({"snapshot_id": str(view.snapshot_id)})
@@ -275,11 +278,12 @@ def _first_attempt(run: dg.DagsterRun, instance: dg.DagsterInstance) -> str:
 
 
 def _overlap(
-    context: dg.OutputContext, view: "IcebergView", since: int | None
+    context: dg.OutputContext, view: "IcebergView", continues: Position | None
 ) -> Mapping[str, str]:
     """Runs of the same asset that committed while this one read and wrote."""
     from forge_platform.iceberg.state import other_runs
 
+    since = continues.snapshot_id if continues else None
     others = other_runs(view.table, since, context.run_id) if since is not None else []
     if not others:
         return {}

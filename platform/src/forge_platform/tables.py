@@ -55,8 +55,11 @@ class TableWrite:
         window: what the source holds from shortly before the watermark on.
         inputs: upstream table (``namespace.asset``) to the snapshot id that was read; None where
             it had none, which takes away what another run has read.
-        continues: the table's own snapshot that these rows continue; runs that committed after
-            it overlap with this one, and are told of.
+        continues: the table's position that these rows continue. Runs that committed after its
+            snapshot overlap with this one, and are told of. Its watermark and inputs are what the
+            rows rely on: if a run that began earlier has taken the table back behind them,
+            nothing is written, and the run is retried. Rows that are all there are rely on the
+            snapshot alone.
         alone: whether nothing is written when such a run there is: for rows that must not come
             over newer ones, where the table cannot tell which are. A snapshot is written also
             where nothing changes, for other such runs to see.
@@ -72,7 +75,7 @@ class TableWrite:
     watermark: str | None = None
     window: str | None = None
     inputs: Mapping[str, int | None] = field(default_factory=dict)
-    continues: int | None = None
+    continues: Position | None = None
     alone: bool = False
     rows_read: int | None = None
     rows_rejected: int | None = None

@@ -25,6 +25,8 @@ from forge_platform import (
 )
 
 KEY = ("customer_id",)
+REJECTED = "customers.rejected_customers"
+CLEAN = "customers.clean_customers"
 
 
 @dg.multi_asset(
@@ -57,7 +59,7 @@ def clean_customers(
 
     work = plan_work(
         iceberg,
-        "customers.clean_customers",
+        [REJECTED, CLEAN],
         [raw_customers, raw_customer_files],
         config,
         keys_of("customer_id"),
@@ -67,10 +69,11 @@ def clean_customers(
         raw, files, run_id=context.run_id, processed_at=dt.datetime.now(dt.UTC)
     )
     rows_read = raw.height + files.height
-    rejected = work.write(cleaned.rejected, rows_read=rows_read, continues=None)
+    rejected = work.write(cleaned.rejected, REJECTED, rows_read=rows_read)
     yield dg.Output(rejected, "rejected_customers")
     clean = work.write(
         cleaned.clean,
+        CLEAN,
         rows_read=rows_read,
         rows_rejected=cleaned.rejected.height,
         metadata={"removed_by_reason": dict(cleaned.counts)},

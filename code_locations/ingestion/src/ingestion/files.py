@@ -64,7 +64,7 @@ def raw_customer_files(
     A run that dies before the ledger is written loads the same files into the same rows. Of two
     runs at once one is refused and retried: it may have read an older version of a file.
     """
-    continues = {table: iceberg.position(table).snapshot_id for table in (REJECTED, ROWS, LEDGER)}
+    continues = {table: iceberg.position(table) for table in (REJECTED, ROWS, LEDGER)}
     loaded = {} if config.mode is RunMode.FULL else loaded_versions(iceberg)
     found = not_loaded(landing.list_objects(), loaded)
     with load_files(landing, found, CUSTOMER_FILES) as landed:

@@ -39,7 +39,8 @@ def exchange_rates(
     """Asks for the days that are new or may have been corrected, and merges them."""
     from ingestion import transforms
 
-    seen = iceberg.watermark(EXCHANGE_RATES.identifier)
+    position = iceberg.position(EXCHANGE_RATES.identifier)
+    seen = position.watermark
     start = FIRST_DAY
     if seen is not None and config.mode is RunMode.INCREMENTAL:
         start = max(FIRST_DAY, dt.datetime.fromisoformat(seen).date() - CORRECTED_FOR)
@@ -55,5 +56,8 @@ def exchange_rates(
         )
     newest = rates["date"].max()
     return TableWrite(
-        rows=rates, watermark=str(newest) if newest else seen, is_part=start > FIRST_DAY
+        rows=rates,
+        watermark=str(newest) if newest else seen,
+        is_part=start > FIRST_DAY,
+        continues=position if start > FIRST_DAY else None,
     )

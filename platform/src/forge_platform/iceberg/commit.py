@@ -155,7 +155,7 @@ def _is_in_schema(table: Table) -> bool:
 def _commit_once(table: Table, plan: Plan, properties: Mapping[str, str]) -> None:
     commit_id = str(uuid.uuid4())
     changed = bool(plan.added or plan.removed) and not plan.same_rows
-    version = {DATA_VERSION: commit_id} if changed else {}
+    version = {DATA_VERSION: commit_id} if changed or DATA_VERSION not in properties else {}
     transaction = QuickTransaction(table)
     given = {**properties, **version, COMMIT_ID: commit_id}
     snapshot = SnapshotOfFiles(transaction, table.io, given)

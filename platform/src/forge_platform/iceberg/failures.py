@@ -7,7 +7,7 @@ import inspect
 import os
 import re
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from functools import wraps
 from typing import Any
 
@@ -113,8 +113,9 @@ def _translating_async(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     async def generate(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:  # noqa: ANN401
         with _of_table_files():
-            async for event in function(*args, **kwargs):
-                yield event
+            async with aclosing(function(*args, **kwargs)) as events:
+                async for event in events:
+                    yield event
 
     return generate
 

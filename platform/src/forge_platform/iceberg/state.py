@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from forge_platform.iceberg.history import ancestors, properties_of
+from forge_platform.tables import Position
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
@@ -36,6 +38,44 @@ def state(table: Table, snapshot_id: int | None = None) -> Mapping[str, str]:
         if COMMIT_ID in found:
             return {name: value for name, value in found.items() if is_lasting(name) and value}
     return {}
+
+
+def position(table: Table) -> Position:
+    """How far the table follows what it is made from."""
+    known = state(table)
+    inputs = {
+        name.removeprefix(INPUT_PREFIX): int(value)
+        for name, value in known.items()
+        if name.startswith(INPUT_PREFIX)
+    }
+    return Position(
+        watermark=known.get(WATERMARK),
+        window=known.get(WINDOW),
+        inputs=inputs,
+        snapshot_id=table.metadata.current_snapshot_id,
+    )
+
+
+def as_properties(position: Position) -> Mapping[str, str]:
+    """A position as a snapshot has it."""
+    given = {WATERMARK: position.watermark, WINDOW: position.window}
+    inputs = {f"{INPUT_PREFIX}{name}": str(id_) for name, id_ in position.inputs.items()}
+    return {name: value for name, value in given.items() if value} | inputs
+
+
+def reaches(watermark: str, other: str) -> bool:
+    """Whether a watermark is at another one or after it; False also where nobody can tell."""
+    if watermark == other:
+        return True
+    try:
+        return _moment(watermark) >= _moment(other)
+    except ValueError:
+        return False
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def is_lasting(name: str) -> bool:

@@ -35,12 +35,16 @@ from forge_platform.iceberg.replace import Replace
 from forge_platform.iceberg.schema import cast_column, reconcile, storable, table_schema
 from forge_platform.iceberg.state import (
     DATA_VERSION,
+    INPUT_PREFIX,
     RUN_ID,
+    WATERMARK,
     WRITE_ID,
+    as_properties,
     committed,
     hides_runs,
     is_lasting,
     other_runs,
+    reaches,
     state,
 )
 from forge_platform.iceberg.view import current_snapshot_id, files
@@ -50,7 +54,7 @@ if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
     from pyiceberg.table import Table
 
-    from forge_platform.tables import Frame, WriteMode
+    from forge_platform.tables import Frame, Position, WriteMode
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +99,7 @@ class WriteRequest:
         scope: the partitions that the rows are all of, if the asset is partitioned.
         properties: snapshot properties of the same commit.
         carry: whether an earlier watermark is taken over.
-        continues: the table's snapshot that the rows continue.
+        continues: the table's position that the rows continue; see :class:`TableWrite`.
         alone: whether a commit of another run after that snapshot is a conflict. A snapshot is
             written in any case, for other such runs to see.
     """
@@ -106,7 +110,7 @@ class WriteRequest:
     deleted_keys: Frame | None = None
     properties: Mapping[str, str] = field(default_factory=dict)
     carry: bool = True
-    continues: int | None = None
+    continues: Position | None = None
     alone: bool = False
 
 
@@ -118,7 +122,8 @@ def write_table(
     Raises:
         ConfigurationError: the mode needs a key and the asset names none.
         SchemaMismatch: the rows' schema cannot be applied.
-        CommitConflict: other writers were first every time, or once if it had to be alone.
+        CommitConflict: other writers were first every time, or once if it had to be alone; or one
+            that began earlier has taken the table back behind what the rows continue.
         StorageFull: no room is left; nothing was committed.
     """
     received = 0
@@ -299,6 +304,12 @@ def _merge(
     piece twice changes nothing. Each piece takes the table back to that watermark, if another run
     has moved it since: older rows may have come over its own.
     """
+    if deleted is not None and not set(options.key) <= set(deleted.columns):
+        raise ConfigurationError(
+            f"Rows of {'.'.join(table.name())} were to be removed by {', '.join(deleted.columns)}, "
+            f"and its key is {', '.join(options.key)}: derive it by its key, or leave the metadata "
+            "forge/key out."
+        )
     insert_only = request.mode == "append"
     total = unchanged(table)
     for piece, is_last in pieces(batches):
@@ -353,6 +364,7 @@ def _commit(table: Table, planner: Planner, request: WriteRequest) -> CommitResu
             raise _schema_changed(current)
         if request.alone:
             _refuse_overlap(current, request)
+        _refuse_gap(current, request)
         return planner(current)
 
     # Another run may have read something older: it must see that this one was here.
@@ -361,12 +373,36 @@ def _commit(table: Table, planner: Planner, request: WriteRequest) -> CommitResu
 
 def _refuse_overlap(table: Table, request: WriteRequest) -> None:
     run_id = request.properties.get(RUN_ID)
-    others = other_runs(table, request.continues, run_id)
-    if others or hides_runs(table, request.continues, run_id):
+    since = request.continues.snapshot_id if request.continues else None
+    others = other_runs(table, since, run_id)
+    if others or hides_runs(table, since, run_id):
         raise CommitConflict(
             f"{'.'.join(table.name())} was written by another run while this one read: "
             f"{', '.join(others) or 'its snapshot is kept no more'}. What was read may be older, "
             "so it was not written. Retry, and limit the asset to one run at a time."
+        )
+
+
+def _refuse_gap(table: Table, request: WriteRequest) -> None:
+    """Rows that continue a position say nothing of what lies before it."""
+    relied_on = request.continues
+    if relied_on is None:
+        return
+    standing = state(table)
+    gaps = [
+        INPUT_PREFIX + name
+        for name, snapshot_id in relied_on.inputs.items()
+        # Which of two snapshots is the later one, their ids do not tell.
+        if standing.get(INPUT_PREFIX + name, "")
+        not in (str(snapshot_id), request.properties.get(INPUT_PREFIX + name))
+    ]
+    if relied_on.watermark and not reaches(standing.get(WATERMARK, ""), relied_on.watermark):
+        gaps.append(WATERMARK)
+    if gaps:
+        raise CommitConflict(
+            f"{'.'.join(table.name())} was taken back, or derived from something else, by another "
+            f"run while this one read ({', '.join(gaps)}). What lies between was not read, so "
+            "nothing was written. Retry, and limit the asset to one run at a time."
         )
 
 
@@ -402,14 +438,14 @@ def _without_keys(deleted: pl.DataFrame | None, keys: pl.DataFrame) -> pl.DataFr
 
 def _at_its_begin(request: WriteRequest, table: Table) -> WriteRequest:
     """The write without the position that it reaches, but with that which it began from."""
-    # What is taken away is from the first piece on.
-    given = request.properties.items()
-    own = {name: value for name, value in given if not is_lasting(name) or not value}
-    if request.continues is None:
-        return replace(request, properties=own)
-    begun = {**dict.fromkeys(state(table), ""), **state(table, request.continues)}
-    begun.pop(DATA_VERSION, None)
-    return replace(request, properties={**own, **begun})
+    reached = dict.fromkeys(filter(is_lasting, request.properties), "")
+    begun: dict[str, str] = {}
+    if request.continues is not None and request.continues.snapshot_id is not None:
+        begun.update(dict.fromkeys(state(table), ""))
+        begun.update(state(table, request.continues.snapshot_id))
+        begun.update(as_properties(request.continues))
+        begun.pop(DATA_VERSION, None)
+    return replace(request, properties={**request.properties, **reached, **begun})
 
 
 def _sum(first: CommitResult, second: CommitResult) -> CommitResult:

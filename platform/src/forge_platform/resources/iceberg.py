@@ -100,22 +100,12 @@ class IcebergResource(dg.ConfigurableResource["IcebergResource"]):
 
     def position(self, table: str) -> Position:
         """How far the table follows what it is made from."""
-        from forge_platform.iceberg.state import INPUT_PREFIX, WATERMARK, WINDOW, state
+        from forge_platform.iceberg.state import position
 
         found = self.find(table)
         if found is None:
             return Position()
-        known = state(found)
-        return Position(
-            watermark=known.get(WATERMARK),
-            window=known.get(WINDOW),
-            inputs={
-                name.removeprefix(INPUT_PREFIX): int(value)
-                for name, value in known.items()
-                if name.startswith(INPUT_PREFIX)
-            },
-            snapshot_id=found.metadata.current_snapshot_id,
-        )
+        return position(found)
 
     def inputs(self, table: str) -> Mapping[str, int]:
         """The upstream snapshots that the table was last made from, by upstream table."""
