@@ -138,7 +138,7 @@ def test_a_webserver_that_starts_anew_shows_every_location(
     namespace: Namespace, ui: Dagster, toy: ToyLocation
 ) -> None:
     toy.deploy("v1", "--wait")
-    namespace.delete_pods("component=dagster-webserver", "--grace-period=1")
+    namespace.delete_pods("component=dagster-webserver", grace_seconds=1)
     namespace.kubectl("rollout", "status", "deployment/forge-dagster-webserver")
     toy.deploy("v2", "--wait")
     with namespace.forward("service/forge-dagster-webserver", 3000) as url:

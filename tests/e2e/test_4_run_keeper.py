@@ -161,7 +161,7 @@ def test_a_run_that_is_evicted_with_its_code_server_says_so_and_is_retried(
     wait_until(lambda: ui.run(run_id).status == "STARTED", 60, "the run's start")
     (pod,) = namespace.get("pod", f"dagster/run-id={run_id}")
     namespace.kubectl("scale", f"deployment/{toy.location}-{toy.location}", "--replicas=0")
-    namespace.delete_pods(f"deployment={toy.location}", "--force", "--grace-period=0")
+    namespace.delete_pods(f"deployment={toy.location}")
     eviction = client.V1Eviction(metadata=client.V1ObjectMeta(name=pod["metadata"]["name"]))
     client.CoreV1Api().create_namespaced_pod_eviction(
         pod["metadata"]["name"], namespace.name, eviction

@@ -19,18 +19,17 @@ TABLES = ("ingestion.raw_customers", "ingestion.raw_orders", "ingestion.incremen
 FULL = {
     "ops": {name: {"config": {"mode": "full"}} for name in ("raw_customers", "raw_orders")},
 }
-NOW = ("--force", "--grace-period=0")
 
 
 def kill(selector: str) -> Callable[[Namespace, str], None]:
     def killing(namespace: Namespace, _: str) -> None:
-        namespace.delete_pods(selector, *NOW)
+        namespace.delete_pods(selector)
 
     return killing
 
 
 def kill_run_pod(namespace: Namespace, run_id: str) -> None:
-    namespace.delete_pods(f"dagster/run-id={run_id}", *NOW)
+    namespace.delete_pods(f"dagster/run-id={run_id}")
 
 
 def crash_postgres(namespace: Namespace, _: str) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from kubernetes import client
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,9 +61,11 @@ class Namespace:
         """Creates or changes objects."""
         self.kubectl("apply", "-f", "-", text="\n---\n".join(map(json.dumps, objects)))
 
-    def delete_pods(self, selector: str, *options: str) -> None:
-        """Deletes pods without waiting until they are gone."""
-        self.kubectl("delete", "pod", "-l", selector, "--wait=false", *options)
+    def delete_pods(self, selector: str, grace_seconds: int = 0) -> None:
+        """Deletes pods at once, faster than kubectl starts, without waiting until they are gone."""
+        client.CoreV1Api().delete_collection_namespaced_pod(
+            self.name, label_selector=selector, grace_period_seconds=grace_seconds
+        )
 
     def scale(self, deployment: str, replicas: int) -> None:
         """Scales a Deployment and waits until it is so, and pods that go are gone."""
