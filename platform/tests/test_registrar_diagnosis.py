@@ -205,6 +205,23 @@ def test_a_process_that_ends_says_its_last_words() -> None:
     assert "begin" not in reason
 
 
+@pytest.mark.parametrize(("exit_code", "over"), [(1, True), (0, False)])
+def test_a_run_that_fails_beside_a_container_that_lives_has_ended(
+    exit_code: int, over: bool
+) -> None:
+    """One that succeeds says so itself; its last words may be on their way."""
+    sidecar = {**container(running={}), "name": "istio-proxy"}
+    found = pod(phase="Running", containerStatuses=[sidecar, *ended("Error", exit_code)])
+    diagnosis = diagnose(job(), [found], [])
+    assert (diagnosis is not None and diagnosis.stage is Stage.ENDED) is over
+
+
+def test_a_container_beside_a_run_may_fail() -> None:
+    (failed,) = ended("Error", 1)
+    statuses = [container(running={}), {**failed, "name": "istio-proxy"}]
+    assert diagnose(job(), [pod(phase="Running", containerStatuses=statuses)], []) is None
+
+
 def test_a_pod_on_a_dead_node_is_lost_a_minute_after_it_should_have_ended() -> None:
     running = [container(running={})]
     found = diagnose(job(), [pod(deleted=CREATED, phase="Running", containerStatuses=running)], [])

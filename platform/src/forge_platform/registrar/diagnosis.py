@@ -136,9 +136,17 @@ def _without_pod(
 
 
 def _ended(pod: client.V1Pod) -> Diagnosis | None:
-    if pod.status.phase not in {"Failed", "Succeeded"}:
+    if pod.status.phase not in {"Failed", "Succeeded"} and not _run_failed(pod):
         return None
     return Diagnosis(Stage.ENDED, killed(pod) or _exit(pod))
+
+
+def _run_failed(pod: client.V1Pod) -> bool:
+    """Whether the run's own container, the first, failed: one that was injected may live on."""
+    own = pod.spec.containers[0].name
+    statuses = pod.status.container_statuses or ()
+    states = [status.state for status in statuses if status.name == own]
+    return any(state and state.terminated and state.terminated.exit_code for state in states)
 
 
 def _exit(pod: client.V1Pod) -> str:
