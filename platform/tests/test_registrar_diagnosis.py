@@ -36,7 +36,7 @@ def ended(reason: str, exit_code: int, message: str | None = None) -> list[dict[
     return [container(terminated={"reason": reason, "exitCode": exit_code, "message": message})]
 
 
-def waiting(reason: str, message: str | None = None) -> list[dict[str, Any]]:
+def waiting(reason: str | None, message: str | None = None) -> list[dict[str, Any]]:
     return [container(waiting={"reason": reason, "message": message})]
 
 
@@ -56,9 +56,10 @@ def reason_of(diagnosis: Diagnosis | None) -> str:
 
 
 def test_nothing_is_wrong_with_a_pod_that_starts_or_runs() -> None:
-    starting = pod(phase="Pending", containerStatuses=waiting("ContainerCreating"))
+    for reason in ("ContainerCreating", "PodInitializing", None):
+        starting = pod(phase="Pending", containerStatuses=waiting(reason))
+        assert diagnose(job(), [starting], []) is None
     running = pod(phase="Running", containerStatuses=[container(running={})])
-    assert diagnose(job(), [starting], []) is None
     assert diagnose(job(), [running], []) is None
     assert diagnose(job(), [], []) is None
 
@@ -71,7 +72,8 @@ def test_a_name_that_is_no_image_is_hopeless() -> None:
 
 
 @pytest.mark.parametrize(
-    "reason", ["ErrImagePull", "ImagePullBackOff", "CreateContainerConfigError"]
+    "reason",
+    ["ErrImagePull", "ImagePullBackOff", "CreateContainerConfigError", "SignatureValidationFailed"],
 )
 def test_a_container_that_cannot_be_created_is_stuck(reason: str) -> None:
     found = diagnose(job(), [pod(phase="Pending", containerStatuses=waiting(reason, "why"))], [])

@@ -11,20 +11,10 @@ from typing import TypeAlias
 from kubernetes import client
 
 _HOPELESS = frozenset({"InvalidImageName", "ErrImageNeverPull"})
-_STUCK = frozenset(
-    {
-        "ErrImagePull",
-        "ImagePullBackOff",
-        "ImageInspectError",
-        "RegistryUnavailable",
-        "CreateContainerConfigError",
-        "CreateContainerError",
-        "RunContainerError",
-        "CrashLoopBackOff",
-    }
-)
+_STARTING = frozenset({None, "ContainerCreating", "PodInitializing"})
+"""Why a container waits with which nothing is wrong; with all others something is."""
 _PULLS = frozenset({"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable"})
-"""Those of them that stay while the kubelet pulls again."""
+"""Those of the others that stay while the kubelet pulls again."""
 _PULL_GOES_ON, _PULL_ENDED = frozenset({"Pulling", "Pulled"}), frozenset({"Failed", "BackOff"})
 """Reasons of events, of which the newest says whether it does."""
 _NODE_NOT_READY = frozenset({"FailedAttachVolume", "FailedCreatePodSandBox"})
@@ -182,7 +172,7 @@ def memory_limit(pod: client.V1Pod, container: str) -> str:
 def _waiting(pod: client.V1Pod, events: Sequence[client.CoreV1Event]) -> Diagnosis | None:
     for status in _statuses(pod):
         waiting = status.state.waiting if status.state else None
-        if waiting and waiting.reason in _HOPELESS | _STUCK:
+        if waiting and waiting.reason not in _STARTING:
             stage = _stage_of(waiting.reason, pod, events)
             return Diagnosis(stage, f"{waiting.reason}: {waiting.message or status.image}")
     return None
