@@ -143,6 +143,12 @@ def test_what_the_launcher_would_refuse_for_every_run_is_refused_before(
         ({"platform": {"webserver": None}}, "platform.webserver is null"),
         ({"image": {"pullPolicy": None}}, "image.pullPolicy is null"),
         ({"caBundle": {"key": None}}, "caBundle.key is null"),
+        ({"env": {"DAGSTER_PG_PASSWORD": "x"}}, "env.DAGSTER_PG_PASSWORD is set by the platform"),
+        ({"server": {"env": {"DAGSTER_HOME": "/x"}}}, "server.env.DAGSTER_HOME is set by"),
+        (
+            {"run": {"env": {"DAGSTER_CLI_API_GRPC_CONTAINER_CONTEXT": "{}"}}},
+            "run.env.DAGSTER_CLI_API_GRPC_CONTAINER_CONTEXT is set by",
+        ),
         ({"run": {"resources": {"limits": {"memory": "8GB"}, "requests": {"memory": 1}}}}, "8GB"),
         ({"run": {"resources": {"requests": {"memory": "4097Mi"}}}}, "requests more memory than"),
     ],

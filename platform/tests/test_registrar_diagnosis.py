@@ -36,7 +36,7 @@ def ended(reason: str, exit_code: int, message: str | None = None) -> list[dict[
     return [container(terminated={"reason": reason, "exitCode": exit_code, "message": message})]
 
 
-def waiting(reason: str, message: str | None = None) -> list[dict[str, Any]]:
+def waiting(reason: str | None, message: str | None = None) -> list[dict[str, Any]]:
     return [container(waiting={"reason": reason, "message": message})]
 
 
@@ -56,9 +56,10 @@ def reason_of(diagnosis: Diagnosis | None) -> str:
 
 
 def test_nothing_is_wrong_with_a_pod_that_starts_or_runs() -> None:
-    starting = pod(phase="Pending", containerStatuses=waiting("ContainerCreating"))
+    for reason in ("ContainerCreating", "PodInitializing", None):
+        starting = pod(phase="Pending", containerStatuses=waiting(reason))
+        assert diagnose(job(), [starting], []) is None
     running = pod(phase="Running", containerStatuses=[container(running={})])
-    assert diagnose(job(), [starting], []) is None
     assert diagnose(job(), [running], []) is None
     assert diagnose(job(), [], []) is None
 
@@ -71,7 +72,8 @@ def test_a_name_that_is_no_image_is_hopeless() -> None:
 
 
 @pytest.mark.parametrize(
-    "reason", ["ErrImagePull", "ImagePullBackOff", "CreateContainerConfigError"]
+    "reason",
+    ["ErrImagePull", "ImagePullBackOff", "CreateContainerConfigError", "SignatureValidationFailed"],
 )
 def test_a_container_that_cannot_be_created_is_stuck(reason: str) -> None:
     found = diagnose(job(), [pod(phase="Pending", containerStatuses=waiting(reason, "why"))], [])
@@ -203,6 +205,23 @@ def test_a_process_that_ends_says_its_last_words() -> None:
     assert reason.startswith("Error: container dagster ended with exit code 1. It said:\n")
     assert reason.endswith("ModuleNotFoundError: orders")
     assert "begin" not in reason
+
+
+@pytest.mark.parametrize(("exit_code", "over"), [(1, True), (0, False)])
+def test_a_run_that_fails_beside_a_container_that_lives_has_ended(
+    exit_code: int, over: bool
+) -> None:
+    """One that succeeds says so itself; its last words may be on their way."""
+    sidecar = {**container(running={}), "name": "istio-proxy"}
+    found = pod(phase="Running", containerStatuses=[sidecar, *ended("Error", exit_code)])
+    diagnosis = diagnose(job(), [found], [])
+    assert (diagnosis is not None and diagnosis.stage is Stage.ENDED) is over
+
+
+def test_a_container_beside_a_run_may_fail() -> None:
+    (failed,) = ended("Error", 1)
+    statuses = [container(running={}), {**failed, "name": "istio-proxy"}]
+    assert diagnose(job(), [pod(phase="Running", containerStatuses=statuses)], []) is None
 
 
 def test_a_pod_on_a_dead_node_is_lost_a_minute_after_it_should_have_ended() -> None:

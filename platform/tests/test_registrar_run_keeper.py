@@ -68,7 +68,8 @@ class ApiServer:
             name=uid, uid=uid, labels=labels, creation_timestamp=datetime.now(UTC)
         )
         status = client.V1PodStatus(phase=phase)
-        self.pods.append(client.V1Pod(metadata=metadata, status=status))
+        spec = client.V1PodSpec(containers=[client.V1Container(name="dagster")])
+        self.pods.append(client.V1Pod(metadata=metadata, spec=spec, status=status))
 
 
 def selected(objects: Sequence[Any], selector: str) -> Sequence[Any]:

@@ -77,7 +77,21 @@ def test_the_workspace_file_is_the_one_that_dagster_reads() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "load_from: []", "[", "- a", "load_from: [{python_file: a.py}]", "load_from: 3"]
+    "text",
+    [
+        "",
+        "load_from: []",
+        "[",
+        "- a",
+        "load_from: [{python_file: a.py}]",
+        "load_from: 3",
+        "load_from: 2026-13-32",
+        "load_from: [{grpc_server: {location_name: orders, host: orders, port: grpc}}]",
+        "load_from: [{grpc_server: {location_name: orders, host: orders, port: }}]",
+        "load_from: [{grpc_server: {location_name: orders, host: , port: 4000}}]",
+        "load_from: [{grpc_server: {location_name: [a], host: orders, port: 4000}}]",
+        "load_from: [{grpc_server: {location_name: 1, host: orders, port: 4000}}]",
+    ],
 )
 def test_a_workspace_that_somebody_else_wrote_is_written_anew(text: str) -> None:
     assert parse(text) == {}

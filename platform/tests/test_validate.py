@@ -105,6 +105,7 @@ def test_reading_another_locations_asset_without_a_contract_is_refused() -> None
         ("raise RuntimeError('no luck')", "RuntimeError: no luck"),
         ("import not_installed", "ModuleNotFoundError: No module named 'not_installed'"),
         ("x = 1", "must hold one dagster.Definitions, and holds 0"),
+        ("raise SystemExit(0)", "SystemExit: 0"),
         (MADE_TWICE, "DagsterInvalidDefinitionError"),
     ],
 )

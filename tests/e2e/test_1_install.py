@@ -20,6 +20,7 @@ from forge_platform.helm_values import main as forge_values
 FOREIGN = ("ingestion", "customers", "orders")
 FAR_FROM_IT = "platform/src/forge_platform/extraction.py"
 CONTROL_PLANE = ("component=dagster-webserver", "component=dagster-daemon")
+TAGS = "dagster.dagsterWebserver.image.tag=v1,dagster.dagsterDaemon.image.tag=v1"
 
 
 def containers(namespace: Namespace) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
@@ -158,9 +159,8 @@ def empty() -> Iterator[Namespace]:
 def test_the_api_server_accepts_every_object_strictly(
     empty: Namespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tags = "dagster.dagsterWebserver.image.tag=v1,dagster.dagsterDaemon.image.tag=v1"
     every = "dagster.dagsterWebserver.enableReadOnly=true,dagster.ingress.enabled=true"
-    values = ("--values", "helm/platform/values-dev.yaml", "--set", f"{tags},{every}")
+    values = ("--values", "helm/platform/values-dev.yaml", "--set", f"{TAGS},{every}")
     platform = template("helm/platform", *values)
     deploy = ROOT / "code_locations/orders/deploy"
     files = ["helm/code-location/values.yaml", f"{deploy}/values.yaml", f"{deploy}/demo.yaml"]
@@ -171,6 +171,25 @@ def test_the_api_server_accepts_every_object_strictly(
     assert len(accepted.splitlines()) > 40
 
 
-def template(*arguments: str, text: str | None = None) -> str:
+def test_the_priority_class_of_a_release_that_is_gone_is_shared(
+    empty: Namespace, request: pytest.FixtureRequest
+) -> None:
+    """It outlives its release, and Helm gives it to no other."""
+    name, where = f"{empty.name}-runs", ("--namespace", empty.name)
+    owner = {"meta.helm.sh/release-name": "gone", "meta.helm.sh/release-namespace": empty.name}
+    helms = {"app.kubernetes.io/managed-by": "Helm"}
+    kind = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "value": -10}
+    request.addfinalizer(lambda: run("kubectl", "delete", "priorityclass", name))
+    empty.apply({**kind, "metadata": {"name": name, "annotations": owner, "labels": helms}})
+    launcher = "dagster.runLauncher.config.k8sRunLauncher.runK8sConfig.podSpecConfig"
+    names = f"priorityClass.name={name},{launcher}.priorityClassName={name}"
+    values = ("--values", "helm/platform/values-dev.yaml", "--set", f"{TAGS},{names}")
+    for release, made in (("gone", True), ("another", False)):
+        options = (*where, "--dry-run=server", *values)
+        rendered = template("helm/platform", *options, release=release)
+        assert ("kind: PriorityClass" in rendered) is made
+
+
+def template(*arguments: str, text: str | None = None, release: str = "strict") -> str:
     ingress = ("--api-versions", "networking.k8s.io/v1/Ingress")
-    return run("helm", "template", "strict", *arguments, *ingress, text=text)
+    return run("helm", "template", release, *arguments, *ingress, text=text)

@@ -1,7 +1,7 @@
 """docs/deploy.md, followed word by word: a platform of production's shape, from images to removal.
 
 Its database, store and registry are the test's, so the page's examples of their names are replaced,
-and nothing else is.
+and nothing else is. The store listens on a port of its own, for which the page says what to set.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from forge_platform.helm_values import merge, render
 NAMESPACE = "data"
 DATABASE = "documented"
 LAKE = "lake"
+STORE = 7070
+PORTS = {"networkPolicy": {"egressPorts": [5432, 443, 6443, STORE]}}
 BUCKETS = ("example-dagster-logs", "example-lake")
 PARTS = re.compile(
     r"^#+ (?P<heading>[^\n]+)$|^ *```(?P<language>bash|yaml)\n(?P<block>.*?)^ *```",
@@ -68,9 +70,9 @@ class Page:
         return "".join(chain(*(self.blocks[heading, "bash"] for heading in headings)))
 
     def yaml(self, heading: str) -> str:
-        """The values below a heading, in one file."""
+        """The values below a heading, in one file, with the store's port."""
         maps = map(yaml.safe_load, self.blocks[heading, "yaml"])
-        return render(reduce(merge, maps))
+        return render(reduce(merge, maps, PORTS))
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def page(namespace: Namespace) -> Page:
     return Page.read(
         {
             "db.example.com": f"dev-postgres.{namespace.name}",
-            "s3.example.com": f"dev-s3.{namespace.name}:7070",
+            "https://s3.example.com": f"http://dev-s3.{namespace.name}:{STORE}",
             "registry.example.com/data": os.environ["REGISTRY"],
             "postgresqlDatabase: dagster": f"postgresqlDatabase: {DATABASE}",
             'requests: {cpu: "2"}': "requests: {cpu: 100m}",
@@ -116,7 +118,7 @@ def page(namespace: Namespace) -> Page:
 
 
 def create_buckets(platform: Namespace, key: Mapping[str, str]) -> None:
-    with platform.forward("service/dev-s3", 7070) as url:
+    with platform.forward("service/dev-s3", STORE) as url:
         store = boto3.client(
             "s3",
             endpoint_url=url,
@@ -159,6 +161,9 @@ def test_what_the_page_says_can_be_done_word_by_word(page: Page, reader: Reader)
         for commands in page.blocks["4. The code locations", "bash"]:
             reader.types(commands)
         wait_until(lambda: "enriched_orders" in ui.assets("orders"), 30, "orders in the UI")
+        done = ui.wait_for_end(ui.launch("orders", "table_care"))
+        assert done.status == "SUCCESS", done.text
+        assert "table_care" in ui.output(done.id)
         reader.types(page.bash("Upgrading the platform"))
         rolled_out(data)
         wait_until(lambda: "enriched_orders" in ui.assets("orders"), 30, "orders in the UI")

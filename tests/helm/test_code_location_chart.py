@@ -208,11 +208,43 @@ def test_the_service_is_what_the_registrar_looks_for() -> None:
         {"server": {"labels": {"component": "x"}}},
         {"server": {"annotations": {"checksum/dagster-user-deployment": "z"}}},
         {"server": {"env": {"A": {"secretKeyRef": {"name": "s"}}}}},
+        {"run": {"labels": {"team": "x y"}}},
+        {"run": {"labels": {"team": "a" * 64}}},
+        {"run": {"labels": {"team name": "x"}}},
+        {"run": {"annotations": {"team name": "x"}}},
+        {"run": {"nodeSelector": {"pool": "a b"}}},
+        {"run": {"nodeSelector": {"Pool/of/nodes": "a"}}},
+        {"run": {"tolerations": [{"key": "a b", "operator": "Exists"}]}},
+        {"run": {"secrets": ["My_Secret"]}},
+        {"configMaps": ["my config"]},
+        {"image": {"pullSecrets": [{"name": "My_Secret"}]}},
+        {"caBundle": {"configMap": "My_Map"}},
+        {"run": {"env": {"A": {"secretKeyRef": {"name": "My_Secret", "key": "k"}}}}},
+        {"run": {"env": {"A": {"secretKeyRef": {"name": "s", "key": "a key"}}}}},
+        {"run": {"env": {"A": {"fieldRef": {"fieldPath": "nonsense"}}}}},
+        {"run": {"env": {"A": {"resourceFieldRef": {"resource": "memory"}}}}},
     ],
 )
 def test_what_is_unknown_or_of_the_wrong_kind_is_refused(values: dict[str, Any]) -> None:
     with pytest.raises(Refused, match="values don't meet the specifications of the schema"):
         template(CODE_LOCATION, values={**location_values(), **values})
+
+
+def test_every_form_that_kubernetes_takes_is_accepted() -> None:
+    run = {
+        "labels": {"team.example/cost_center": "", "Team": "A_b.c-1"},
+        "annotations": {"team.example/note": "in words, of any length: " + "a" * 64},
+        "nodeSelector": {"node.kubernetes.io/instance-type": "m5.large"},
+        "tolerations": [{"operator": "Exists"}, {"key": "team.example/batch", "value": "yes"}],
+        "secrets": ["team.orders-1"],
+        "env": {
+            "SECRET": {"secretKeyRef": {"name": "s3", "key": "tls.crt_1"}},
+            "NODE": {"fieldRef": {"fieldPath": "spec.nodeName"}},
+            "TEAM": {"fieldRef": {"fieldPath": "metadata.labels['team.example/name']"}},
+            "MEMORY": {"resourceFieldRef": {"resource": "limits.memory"}},
+        },
+    }
+    assert run_pod(code_location({"run": run}))
 
 
 def test_values_that_the_generator_did_not_make_are_refused() -> None:

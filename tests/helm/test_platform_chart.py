@@ -119,6 +119,20 @@ def test_a_value_of_the_wrong_kind_is_refused(values: dict[str, Any], said: str)
             {"dagster": {"postgresql": {"service": {"port": 6432}}}},
             "networkPolicy.egressPorts must have 6432",
         ),
+        (
+            {"dagster": {"dagsterWebserver": {"workspace": {"externalConfigmap": ""}}}},
+            "workspace must be enabled and name an externalConfigmap",
+        ),
+        (
+            {"dagster": {"dagsterWebserver": {"workspace": {"enabled": False}}}},
+            "workspace must be enabled and name an externalConfigmap",
+        ),
+        ({"dagster": {"dagsterDaemon": {"enabled": False}}}, "dagsterDaemon.enabled must be true"),
+        (
+            {"dagster": {"dagsterDaemon": {"runMonitoring": {"maxResumeRunAttempts": 3}}}},
+            "maxResumeRunAttempts is 3, and the registrar fails a run",
+        ),
+        ({"dagster": {"migrate": {"enabled": True}}}, "migrate by hand, see Upgrading the"),
         ({"dagster": {"runLauncher": {"type": "CustomRunLauncher"}}}, "keeps the Jobs of K8s"),
         (
             {"dagster": {"runLauncher": {"config": {"k8sRunLauncher": {"jobNamespace": "other"}}}}},
@@ -129,6 +143,20 @@ def test_a_value_of_the_wrong_kind_is_refused(values: dict[str, Any], said: str)
 def test_values_that_contradict_each_other_are_refused(values: dict[str, Any], said: str) -> None:
     with pytest.raises(Refused, match=said):
         platform(values)
+
+
+def test_a_workspace_of_no_name_is_refused() -> None:
+    option = "dagster.dagsterWebserver.workspace.externalConfigmap=null"
+    with pytest.raises(Refused, match="name an externalConfigmap"):
+        platform({}, "--set", option)
+
+
+def test_a_daemon_without_volumes_leaves_the_registrar_its_own() -> None:
+    nothing: list[object] = []
+    daemon = {"volumes": nothing, "volumeMounts": nothing}
+    pod = pod_specs(platform({"dagster": {"dagsterDaemon": daemon}}))["forge-registrar"]
+    assert [volume["name"] for volume in pod["volumes"]] == ["instance"]
+    assert [mount["name"] for mount in pod["containers"][0]["volumeMounts"]] == ["instance"]
 
 
 @pytest.mark.parametrize(

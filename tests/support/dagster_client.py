@@ -88,6 +88,18 @@ query Run($id: ID!) {
 }
 """
 
+_CAPTURED = """
+query Captured($id: ID!) {
+  logsForRun(runId: $id) {
+    ... on EventConnection { events { ... on LogsCapturedEvent { fileKey } } }
+  }
+}
+"""
+
+_OUTPUT = """
+query Output($key: [String!]!) { capturedLogs(logKey: $key) { stdout stderr } }
+"""
+
 
 @dataclass(frozen=True)
 class Event:
@@ -208,6 +220,13 @@ class Dagster:
         """Waits until a run has ended."""
         wait_until(lambda: self.run(run_id).status in ENDED, limit, f"run {run_id}")
         return self.run(run_id)
+
+    def output(self, run_id: str) -> str:
+        """What a run's process has written, from where it is kept."""
+        events = self.ask(_CAPTURED, id=run_id)["logsForRun"]["events"]
+        (file,) = [event["fileKey"] for event in events if event.get("fileKey")]
+        found = self.ask(_OUTPUT, key=[run_id, "compute_logs", file])["capturedLogs"]
+        return f"{found['stdout']}{found['stderr']}"
 
 
 def _repository(location: str) -> Mapping[str, str]:

@@ -27,6 +27,18 @@ GRPC_PORT = 4000
 USER = 10001
 KEPT = "open-forge/kept-by-ttl"
 CONTAINER_CONTEXT = "DAGSTER_CLI_API_GRPC_CONTAINER_CONTEXT"
+# What the Dagster chart and its launcher give to code servers and run pods.
+_GENERATED = frozenset(
+    {
+        CONTAINER_CONTEXT,
+        "DAGSTER_CURRENT_IMAGE",
+        "DAGSTER_HOME",
+        "DAGSTER_K8S_PIPELINE_RUN_ENV_CONFIGMAP",
+        "DAGSTER_K8S_PIPELINE_RUN_NAMESPACE",
+        "DAGSTER_PG_PASSWORD",
+        "DAGSTER_RUN_JOB_NAME",
+    }
+)
 _AUTHORITIES = "/etc/open-forge/ca.crt"
 # Read by OpenSSL, httpx and PyArrow; boto3; requests (pyiceberg); libpq, which DuckDB brings too.
 _TRUSTING = ("SSL_CERT_FILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "PGSSLROOTCERT")
@@ -91,6 +103,7 @@ def release_values(maps: Iterable[Values]) -> Values:
         merged = merge(merged, values)
     merged = _completed(merged, chart)
     _require(merged)
+    _refuse_generated(merged)
     _require_launchable(container_context(merged))
     if names := over_limit(merged["run"]["resources"]):
         raise ConfigurationError(f"run.resources requests more {names} than its limit.")
@@ -164,6 +177,17 @@ def _require(values: Values) -> None:
             "The tag `latest` names another image every day: a run could not be repeated, nor a "
             "release rolled back. Give the image a tag of its own."
         )
+
+
+def _refuse_generated(values: Values) -> None:
+    parts = {"env": values, "server.env": values["server"], "run.env": values["run"]}
+    found = [
+        f"{path}.{name}"
+        for path, part in parts.items()
+        for name in sorted(_GENERATED & part["env"].keys())
+    ]
+    if found:
+        raise ConfigurationError(f"{', '.join(found)} is set by the platform: leave it out.")
 
 
 def _require_launchable(context: Values) -> None:

@@ -63,7 +63,8 @@ def validate(location: str, module: str, webserver: str | None = None) -> list[s
     """
     try:
         definitions = load(module)
-    except Exception as error:  # noqa: BLE001 - a team's module may fail in any way
+    # A module that ends the process, with 0 too, would otherwise pass.
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a team's module may fail in any way
         return [f"the definitions of {module} do not load: {type(error).__name__}: {error}"]
     return [
         *contract_problems(location, definitions),

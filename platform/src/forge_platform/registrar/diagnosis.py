@@ -11,20 +11,10 @@ from typing import TypeAlias
 from kubernetes import client
 
 _HOPELESS = frozenset({"InvalidImageName", "ErrImageNeverPull"})
-_STUCK = frozenset(
-    {
-        "ErrImagePull",
-        "ImagePullBackOff",
-        "ImageInspectError",
-        "RegistryUnavailable",
-        "CreateContainerConfigError",
-        "CreateContainerError",
-        "RunContainerError",
-        "CrashLoopBackOff",
-    }
-)
+_STARTING = frozenset({None, "ContainerCreating", "PodInitializing"})
+"""Why a container waits with which nothing is wrong; with all others something is."""
 _PULLS = frozenset({"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable"})
-"""Those of them that stay while the kubelet pulls again."""
+"""Those of the others that stay while the kubelet pulls again."""
 _PULL_GOES_ON, _PULL_ENDED = frozenset({"Pulling", "Pulled"}), frozenset({"Failed", "BackOff"})
 """Reasons of events, of which the newest says whether it does."""
 _NODE_NOT_READY = frozenset({"FailedAttachVolume", "FailedCreatePodSandBox"})
@@ -136,9 +126,17 @@ def _without_pod(
 
 
 def _ended(pod: client.V1Pod) -> Diagnosis | None:
-    if pod.status.phase not in {"Failed", "Succeeded"}:
+    if pod.status.phase not in {"Failed", "Succeeded"} and not _run_failed(pod):
         return None
     return Diagnosis(Stage.ENDED, killed(pod) or _exit(pod))
+
+
+def _run_failed(pod: client.V1Pod) -> bool:
+    """Whether the run's own container, the first, failed: one that was injected may live on."""
+    own = pod.spec.containers[0].name
+    statuses = pod.status.container_statuses or ()
+    states = [status.state for status in statuses if status.name == own]
+    return any(state and state.terminated and state.terminated.exit_code for state in states)
 
 
 def _exit(pod: client.V1Pod) -> str:
@@ -174,7 +172,7 @@ def memory_limit(pod: client.V1Pod, container: str) -> str:
 def _waiting(pod: client.V1Pod, events: Sequence[client.CoreV1Event]) -> Diagnosis | None:
     for status in _statuses(pod):
         waiting = status.state.waiting if status.state else None
-        if waiting and waiting.reason in _HOPELESS | _STUCK:
+        if waiting and waiting.reason not in _STARTING:
             stage = _stage_of(waiting.reason, pod, events)
             return Diagnosis(stage, f"{waiting.reason}: {waiting.message or status.image}")
     return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import yaml
 
@@ -95,17 +94,14 @@ def parse(text: str) -> Workspace:
     """The workspace of a text that ``render`` made; what is not of its form is left out."""
     try:
         content = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # a date that is none
         return {}
     entries = content.get("load_from") if isinstance(content, dict) else None
-    servers = map(_server, entries if isinstance(entries, list) else ())
-    return {
-        server["location_name"]: (server["host"], int(server["port"]))
-        for server in servers
-        if server.keys() >= {"location_name", "host", "port"}
-    }
+    return dict(filter(None, map(_server, entries if isinstance(entries, list) else ())))
 
 
-def _server(entry: object) -> Mapping[str, Any]:
-    server = entry.get("grpc_server") if isinstance(entry, dict) else None
-    return server if isinstance(server, dict) else {}
+def _server(entry: object) -> tuple[str, tuple[str, int]] | None:
+    match entry:
+        case {"grpc_server": {"location_name": str(name), "host": str(host), "port": int(port)}}:
+            return name, (host, port)
+    return None
