@@ -22,7 +22,13 @@ import ingestion.databases
 import ingestion.definitions
 import ingestion.files
 import orders.definitions
-from forge_platform import RETRY_TRANSIENT, IcebergResource, load_files
+from forge_platform import (
+    RETRY_TRANSIENT,
+    DatabaseResource,
+    IcebergResource,
+    SourceUnavailable,
+    load_files,
+)
 from forge_platform.environment import CATALOG_SCHEMES
 from forge_platform.testing import EmbeddedPostgres, S3Server
 
@@ -299,15 +305,26 @@ def test_what_may_pass_is_retried(
 
 
 @pytest.mark.usefixtures("harmless", "quick_retries")
-def test_what_has_passed_is_no_failure(platform: Platform, postgres: EmbeddedPostgres) -> None:
-    """The source accepts nobody when the run begins, and everybody a little later."""
+def test_what_has_passed_is_no_failure(
+    platform: Platform, postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The source accepts nobody when the run begins, and everybody after it was refused once."""
+    columns = DatabaseResource.columns
+    refused: list[Exception] = []
+
+    def once(database: DatabaseResource, schema: str, table: str) -> dict[str, str]:
+        try:
+            return columns(database, schema, table)
+        except SourceUnavailable as error:
+            refused.append(error)
+            allow(postgres, platform, True)
+            raise
+
+    monkeypatch.setattr(DatabaseResource, "columns", once)
     allow(postgres, platform, False)
-    timer = threading.Timer(0.2, allow, (postgres, platform, True))
-    timer.start()
     result = extract(platform, retries=True)
-    timer.join()
     assert result.success
-    assert retried(result) == 1
+    assert len(refused) == retried(result) == 1
 
 
 def allow(server: EmbeddedPostgres, platform: Platform, connections: bool) -> None:
