@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
 
 SQLITE_LOCK_TIMEOUT_SECONDS = 60
+_TABLES = 2  # of a SQL catalog
 _MADE_MEANWHILE = re.compile("already exists|duplicate key")
 
 # pyiceberg's PyArrow file system reads credentials from the environment, but no endpoint.
@@ -44,12 +45,13 @@ def open_catalog(uri: str, warehouse: str, properties: Mapping[str, str]) -> Cat
     # A SQL catalog shows only what was made under the same name: take pyiceberg's default, which
     # a reader gets who gives none.
     settings = {"warehouse": warehouse, **_s3(), **_kind(uri), **dict(properties)}
-    try:
-        return load_catalog("default", **settings)
-    except Exception as error:
-        # A SQL catalog makes its tables when it is first opened; somebody else was faster.
-        if not _MADE_MEANWHILE.search(str(error)):
-            raise
+    for _ in range(_TABLES):
+        try:
+            return load_catalog("default", **settings)
+        except Exception as error:
+            # A SQL catalog makes its tables when it is first opened; somebody else was faster.
+            if not _MADE_MEANWHILE.search(str(error)):
+                raise
     return load_catalog("default", **settings)
 
 
