@@ -37,7 +37,7 @@ from forge_platform.iceberg.describe import describe
 from forge_platform.iceberg.maintenance.compaction import Compaction, compact
 from forge_platform.iceberg.maintenance.expiry import expire
 from forge_platform.iceberg.pruning import Scope
-from forge_platform.iceberg.state import position, state
+from forge_platform.iceberg.state import position, reaches, state
 from forge_platform.iceberg.view import (
     IcebergView,
     current_snapshot_id,
@@ -539,6 +539,65 @@ def test_a_run_does_not_claim_what_another_has_derived_meanwhile(
         derive("old", 8, begun)
     derive("all", 8, Position(snapshot_id=begun.snapshot_id))
     assert rows(catalog)["name"].to_list() == ["all"]
+
+
+def test_what_is_derived_is_one_commit(
+    catalog: Catalog, keyed: TableOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a run that died has left of it, the changes of the next one need not touch."""
+    monkeypatch.setattr(writer, "PIECE_ROWS", 1)
+    write_table(catalog, TABLE, WriteRequest(rows=things((1, 0, "old")), mode="merge"), keyed)
+
+    def dying() -> Iterator[pa.RecordBatch]:
+        for key in range(4):
+            yield from things((key, 1, "new")).to_arrow().to_batches()
+        raise KeyboardInterrupt
+
+    stream = pa.RecordBatchReader.from_batches(things().to_arrow().schema, dying())
+    properties = {"forge.input.other.table": "9"}
+    request = WriteRequest(rows=stream, mode="merge", properties=properties)
+    with pytest.raises(KeyboardInterrupt):
+        write_table(catalog, TABLE, request, keyed)
+    assert rows(catalog)["name"].to_list() == ["old"]
+
+
+def test_a_full_run_that_dies_does_not_bring_back_what_was_taken_away(
+    catalog: Catalog, keyed: TableOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "PIECE_ROWS", 1)
+    properties = {"forge.watermark": "2024-05-03"}
+    first = WriteRequest(rows=things((1, 0, "old")), mode="merge", properties=properties)
+    write_table(catalog, TABLE, first, keyed)
+    table = catalog.load_table(TABLE)
+    begun = Position(snapshot_id=current_snapshot_id(table))
+    commit(table, lambda _: Plan(), {"forge.watermark": ""})
+
+    def dying() -> Iterator[pa.RecordBatch]:
+        for key in range(4):
+            yield from things((key, 1, "new")).to_arrow().to_batches()
+        raise KeyboardInterrupt
+
+    stream = pa.RecordBatchReader.from_batches(things().to_arrow().schema, dying())
+    request = WriteRequest(rows=stream, mode="merge", properties=properties, continues=begun)
+    with pytest.raises(KeyboardInterrupt):
+        write_table(catalog, TABLE, request, keyed)
+    assert rows(catalog).height > 1
+    assert position(catalog.load_table(TABLE)).watermark is None
+
+
+@pytest.mark.parametrize(
+    ("watermark", "other", "expected"),
+    [
+        ("2024-05-02", "2024-05-01T23:00:00+00:00", True),
+        ("2024-05-01", "2024-05-01T23:00:00+00:00", False),
+        ("2024-05-01T12:00:00", "2024-05-01T13:00:00+02:00", True),
+        ("1714052391200", "1714052312345", False),  # they pass for time stamps, in no order
+        ("b", "b", True),
+        ("", "2024-05-01", False),
+    ],
+)
+def test_which_watermark_is_the_later_one(watermark: str, other: str, expected: bool) -> None:
+    assert reaches(watermark, other) is expected
 
 
 def test_a_table_without_rows_has_one_data_version(catalog: Catalog, keyed: TableOptions) -> None:

@@ -79,6 +79,9 @@ class Work:
             rows: the derived rows.
             table: which of the tables, where the work was planned for several.
             details: further fields of :class:`TableWrite`.
+
+        Raises:
+            ValueError: the work was planned for several tables, and none of them is named.
         """
         position = self._position(table)
         if self.keys is None:
@@ -97,9 +100,9 @@ class Work:
         )
 
     def _position(self, table: str | None) -> Position | None:
-        if table is not None:
-            return self.continues[table]
-        return next(iter(self.continues.values()), None)
+        if table is None and len(self.continues) > 1:
+            raise ValueError(f"Say which table the rows are for: {', '.join(self.continues)}.")
+        return next(iter(self.continues.values()), None) if table is None else self.continues[table]
 
 
 def plan_work(

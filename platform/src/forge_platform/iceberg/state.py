@@ -74,6 +74,8 @@ def reaches(watermark: str, other: str) -> bool:
 
 
 def _moment(text: str) -> datetime:
+    if text[4:5] != "-":  # a number may pass for a time stamp
+        raise ValueError(text)
     moment = datetime.fromisoformat(text)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 

@@ -302,7 +302,8 @@ def _merge(
 
     A run that dies between two pieces is retried from the old watermark, and merging a
     piece twice changes nothing. Each piece takes the table back to that watermark, if another run
-    has moved it since: older rows may have come over its own.
+    has moved it since: older rows may have come over its own. What is derived from the changes of
+    other tables is one piece: what a dead run has left of it, later changes need not touch.
     """
     if deleted is not None and not set(options.key) <= set(deleted.columns):
         raise ConfigurationError(
@@ -312,7 +313,8 @@ def _merge(
         )
     insert_only = request.mode == "append"
     total = unchanged(table)
-    for piece, is_last in pieces(batches):
+    is_derived = any(name.startswith(INPUT_PREFIX) for name in request.properties)
+    for piece, is_last in [(list(batches), True)] if is_derived else pieces(batches):
         rows = _aligned(table, piece)
         piece.clear()
         # A key that comes in with any piece stays, so what is deleted is known only at the end.
@@ -442,7 +444,6 @@ def _at_its_begin(request: WriteRequest, table: Table) -> WriteRequest:
     begun: dict[str, str] = {}
     if request.continues is not None and request.continues.snapshot_id is not None:
         begun.update(dict.fromkeys(state(table), ""))
-        begun.update(state(table, request.continues.snapshot_id))
         begun.update(as_properties(request.continues))
         begun.pop(DATA_VERSION, None)
     return replace(request, properties={**request.properties, **reached, **begun})
