@@ -99,17 +99,20 @@ require-registry:
 
 ##@ Develop
 
-.PHONY: setup test kill check lint types format bench
+.PHONY: setup test catalogs kill check lint types format bench
 setup: $(UV) ## Install the locked environment into .venv; gets uv when it is missing
 	@$(UV) sync --quiet --frozen --all-packages
 
 test: setup ## Run all tests, those of the whole demo last and alone; ARGS="-k name" for some
 ifeq ($(strip $(ARGS)),)
-	@$(BIN)/pytest -n 2 --dist loadfile --ignore tests/demo --ignore tests/browser
+	@$(BIN)/pytest -n 2 --dist loadfile -m "not reference" --ignore tests/demo --ignore tests/browser
 	@$(BIN)/pytest tests/demo tests/browser
 else
 	@$(BIN)/pytest $(ARGS)
 endif
+
+catalogs: setup ## Run what is tested on several catalogs on Apache Iceberg's own REST server, too
+	@$(BIN)/pytest -n 2 -m reference platform/tests $(ARGS)
 
 kill: setup ## Kill what moves the rows, again and again, and compare; FORGE_KILLS=200
 	@$(BIN)/pytest tests/kill $(ARGS)

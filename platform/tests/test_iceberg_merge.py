@@ -17,7 +17,7 @@ from unittest.mock import patch
 import polars as pl
 import pyarrow as pa
 import pytest
-from catalogs import FILES, REFERENCE, REST, S3, catalog_at, local_catalog
+from catalogs import FILES, REST, S3, SLOWER, catalog_at, local_catalog
 from polars.testing import assert_frame_equal
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException
@@ -55,7 +55,7 @@ TABLE = "space.things"
 
 
 ON_READ = ", merged on read"
-PLACES = [FILES, FILES + ON_READ, S3, REST, REFERENCE]
+PLACES = [FILES, FILES + ON_READ, S3, REST, SLOWER]
 also_on_read = pytest.mark.parametrize(
     "kind", [*PLACES, S3 + ON_READ, REST + ON_READ], indirect=True
 )

@@ -11,7 +11,7 @@ import dagster as dg
 import polars as pl
 import pyarrow as pa
 import pytest
-from catalogs import FILES, REFERENCE, REST, S3, iceberg_at
+from catalogs import FILES, REST, S3, SLOWER, iceberg_at
 from dagster._core.test_utils import create_run_for_test
 from polars.testing import assert_frame_equal
 
@@ -33,12 +33,12 @@ from forge_platform.iceberg.view import IcebergView
 ROWS = pl.DataFrame({"id": [1, 2, 3], "name": ["a", None, "c"]})
 
 
-@pytest.fixture(params=[FILES, REST, REFERENCE])
+@pytest.fixture(params=[FILES, REST, SLOWER])
 def iceberg(request: pytest.FixtureRequest, tmp_path: Path) -> IcebergResource:
     return iceberg_at(request.param, request, tmp_path)
 
 
-@pytest.fixture(params=[FILES, S3, REFERENCE])
+@pytest.fixture(params=[FILES, S3, SLOWER])
 def with_history(request: pytest.FixtureRequest, tmp_path: Path) -> IcebergResource:
     """Where the earlier snapshots of a table are shown."""
     return iceberg_at(request.param, request, tmp_path)

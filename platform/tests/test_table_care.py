@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
-from catalogs import FILES, REFERENCE, REST, S3, catalog_at, local_catalog
+from catalogs import FILES, REST, S3, SLOWER, catalog_at, local_catalog
 from polars.testing import assert_frame_equal
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
@@ -47,7 +47,7 @@ NOBODY = Neighbours({}, {})
 LATER = dt.datetime.now(dt.UTC) + dt.timedelta(days=30)
 
 
-@pytest.fixture(params=[FILES, S3, REST, REFERENCE])
+@pytest.fixture(params=[FILES, S3, REST, SLOWER])
 def place(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -57,7 +57,7 @@ def catalog(place: str, request: pytest.FixtureRequest, tmp_path: Path) -> Catal
     return catalog_at(place, request, tmp_path)
 
 
-@pytest.fixture(params=[FILES, S3, REFERENCE])
+@pytest.fixture(params=[FILES, S3, SLOWER])
 def with_history(request: pytest.FixtureRequest, tmp_path: Path) -> Catalog:
     """A catalog that shows the earlier snapshots of a table, and leaves its files to it."""
     return catalog_at(str(request.param), request, tmp_path)

@@ -185,23 +185,28 @@ def committed_writes(folder: str) -> list[str]:
 
 
 def test_partitions_run_again_and_merges_into_them_at_once(folder: str, *, on_read: bool) -> None:
-    """They come to what they would have, each after the other, in the order of their commits."""
+    """They come to what they would have, each after the other, in the order of their commits.
+
+    On a busy machine some may be over before others have begun: then all do it once more.
+    """
     run_partitions(folder, range(6), 0, on_read=on_read)
-    with processes() as pool:
-        runs = [
-            pool.submit(run_partitions, folder, range(6), 1, on_read=on_read),
-            pool.submit(merge_days, folder, range(6), 3, on_read=on_read),
-            pool.submit(merge_days, folder, range(5, -1, -1), 4, on_read=on_read),
-            pool.submit(run_partitions, folder, range(5, -1, -1), 2, on_read=on_read),
-            pool.submit(compact_again_and_again, folder, 3),
-        ]
-        for running in runs:
-            running.result()
-    writes = committed_writes(folder)
-    assert_frame_equal(rows(folder), one_after_another(writes))
+    while not are_mixed(committed_writes(folder)):
+        with processes() as pool:
+            runs = [
+                pool.submit(run_partitions, folder, range(6), 1, on_read=on_read),
+                pool.submit(merge_days, folder, range(6), 3, on_read=on_read),
+                pool.submit(merge_days, folder, range(5, -1, -1), 4, on_read=on_read),
+                pool.submit(run_partitions, folder, range(5, -1, -1), 2, on_read=on_read),
+                pool.submit(compact_again_and_again, folder, 3),
+            ]
+            for running in runs:
+                running.result()
+        assert_frame_equal(rows(folder), one_after_another(committed_writes(folder)))
+
+
+def are_mixed(writes: list[str]) -> bool:
     kinds = [name.partition(" ")[0] for name in writes[6:]]
-    assert kinds.count("run") == 12
-    assert "run merge run" in " ".join(kind for kind, _ in groupby(kinds))
+    return "run merge run" in " ".join(kind for kind, _ in groupby(kinds))
 
 
 @dg.asset(

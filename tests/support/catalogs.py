@@ -23,6 +23,8 @@ FILES = "sqlite and files"
 S3 = "postgresql and s3"
 REST = "rest and s3"  # Nessie, which shows no snapshot but the newest one
 REFERENCE = "rest and files"
+SLOWER = pytest.param(REFERENCE, marks=pytest.mark.reference)
+"""Left out of ``make test``, which is to stay short."""
 
 
 def catalog_at(place: str, request: pytest.FixtureRequest, folder: Path) -> Catalog:
