@@ -25,7 +25,7 @@ LOCATION = "plain"
 DATABASE = "official"
 PORT = 3030
 ROOT_USER = {"runAsUser": 0}
-RUNS = 4
+RUNS = 3
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_an_upgrade_beside_one_with_chart_defaults(
 ) -> None:
     with probing(official_ui, NAMESPACE, LOCATION, "work_job") as theirs:
         official.deploy("v2")
-        time.sleep(15)
+        time.sleep(10)
     with probing(ui, toy.namespace.name, LOCATION, "work_job") as ours:
         toy.deploy("v2", "--wait")
         wait_until(lambda: ours.shows(f"{LOCATION}_v2"), 30, "version v2 in the UI")
