@@ -190,7 +190,10 @@ def test_partitions_run_again_and_merges_into_them_at_once(folder: str, *, on_re
     On a busy machine some may be over before others have begun: then all do it once more.
     """
     run_partitions(folder, range(6), 0, on_read=on_read)
-    while not are_mixed(committed_writes(folder)):
+    kinds: list[str] = []
+    rounds = 0
+    while "run merge run" not in " ".join(kind for kind, _ in groupby(kinds)):
+        rounds += 1
         with processes() as pool:
             runs = [
                 pool.submit(run_partitions, folder, range(6), 1, on_read=on_read),
@@ -201,12 +204,10 @@ def test_partitions_run_again_and_merges_into_them_at_once(folder: str, *, on_re
             ]
             for running in runs:
                 running.result()
-        assert_frame_equal(rows(folder), one_after_another(committed_writes(folder)))
-
-
-def are_mixed(writes: list[str]) -> bool:
-    kinds = [name.partition(" ")[0] for name in writes[6:]]
-    return "run merge run" in " ".join(kind for kind, _ in groupby(kinds))
+        writes = committed_writes(folder)
+        assert_frame_equal(rows(folder), one_after_another(writes))
+        kinds = [name.partition(" ")[0] for name in writes[6:]]
+        assert kinds.count("run") == 12 * rounds
 
 
 @dg.asset(

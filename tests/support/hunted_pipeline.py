@@ -44,7 +44,7 @@ from forge_platform import (
 )
 from forge_platform.iceberg import writer
 from forge_platform.iceberg.maintenance.care import Neighbours, care
-from forge_platform.iceberg.state import INPUT_PREFIX, WATERMARK, WINDOW
+from forge_platform.iceberg.state import as_properties
 from forge_platform.iceberg.write import TableOptions, WriteRequest, to_reader, write_table
 from forge_platform.tables import Position
 from forge_platform.testing import ConnectionParameters
@@ -260,13 +260,11 @@ class Pipeline:
         """What the IO manager does."""
         if found.rows is None:
             return
-        position = {WATERMARK: found.watermark, WINDOW: found.window}
-        inputs = {f"{INPUT_PREFIX}{name}": str(id_ or "") for name, id_ in found.inputs.items()}
         request = WriteRequest(
             rows=_in_small_batches(found.rows),
             mode=found.mode or mode,
             deleted_keys=found.deleted_keys,
-            properties={**{k: v for k, v in position.items() if v is not None}, **inputs},
+            properties=as_properties(found),
             continues=found.continues,
         )
         with self._iceberg.failures():

@@ -7,6 +7,7 @@ they are right whatever happened to the run that wrote it.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -84,20 +85,11 @@ class Work:
             ValueError: the work was planned for several tables, and none of them is named.
         """
         position = self._position(table)
+        write = partial(TableWrite, rows=rows, inputs=self.inputs, **details)
         if self.keys is None:
             whole = Position(snapshot_id=position.snapshot_id) if position else None
-            return TableWrite(
-                rows=rows, mode="overwrite", inputs=self.inputs, continues=whole, **details
-            )
-        return TableWrite(
-            rows=rows,
-            mode="merge",
-            is_part=True,
-            deleted_keys=self.keys,
-            inputs=self.inputs,
-            continues=position,
-            **details,
-        )
+            return write(mode="overwrite", continues=whole)
+        return write(mode="merge", is_part=True, deleted_keys=self.keys, continues=position)
 
     def _position(self, table: str | None) -> Position | None:
         if table is None and len(self.continues) > 1:

@@ -248,15 +248,10 @@ def _input_scope(context: dg.InputContext) -> "Scope | None":
 def _properties(
     context: dg.OutputContext, write: TableWrite, *, managed: bool
 ) -> Mapping[str, str]:
-    from forge_platform.iceberg.state import INPUT_PREFIX, RUN_ID, WATERMARK, WINDOW, WRITE_ID
+    from forge_platform.iceberg.state import RUN_ID, WRITE_ID, as_properties
 
     identity = {RUN_ID: context.run_id, WRITE_ID: _write_id(context)}
-    if not managed:
-        return identity
-    position = {WATERMARK: write.watermark, WINDOW: write.window}
-    inputs = {f"{INPUT_PREFIX}{name}": str(id_ or "") for name, id_ in write.inputs.items()}
-    known = {name: value for name, value in position.items() if value is not None}
-    return {**identity, **known, **inputs}
+    return {**identity, **as_properties(write)} if managed else identity
 
 
 _RETRIES = {"dagster/retry_number", "dagster/is_resume_retry"}

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from forge_platform.iceberg.history import ancestors, properties_of
-from forge_platform.tables import Position
+from forge_platform.tables import Position, TableWrite
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
@@ -56,11 +56,11 @@ def position(table: Table) -> Position:
     )
 
 
-def as_properties(position: Position) -> Mapping[str, str]:
-    """A position as a snapshot has it."""
+def as_properties(position: Position | TableWrite) -> Mapping[str, str]:
+    """A position, or that which a write reaches, as a snapshot has it; empty is taken away."""
     given = {WATERMARK: position.watermark, WINDOW: position.window}
-    inputs = {f"{INPUT_PREFIX}{name}": str(id_) for name, id_ in position.inputs.items()}
-    return {name: value for name, value in given.items() if value} | inputs
+    inputs = {f"{INPUT_PREFIX}{name}": str(id_ or "") for name, id_ in position.inputs.items()}
+    return {name: value for name, value in given.items() if value is not None} | inputs
 
 
 def reaches(watermark: str, other: str) -> bool:
