@@ -41,6 +41,7 @@ from forge_platform.testing import ConnectionParameters, EmbeddedPostgres, S3Ser
 KILLS = int(os.environ.get("FORGE_KILLS", "200"))
 SEED = int(os.environ.get("FORGE_SEED") or random.randrange(1 << 30))
 ENOUGH_KILLS = 100  # so many meet every step
+ENOUGH_TRANSACTIONS = 200  # so many leave rows of every kind
 SECONDS_PER_KILL = 5
 SECONDS_PER_KILL_ON_S3 = 60  # a step makes a hundred requests, of which one in six goes wrong
 SECRET = "secret"
@@ -148,14 +149,19 @@ def hunted(
 ) -> BusySource:
     """Kills the pipeline while the source changes, and compares all tables when both rest.
 
-    It goes on until so many steps have failed, too: what disturbs them must have met one.
+    It goes on until the source has done enough, and until so many steps have failed: what disturbs
+    them must have met one.
     """
     say(f"\n{kills} kills with FORGE_SEED={SEED}")
     landing = S3Resource(uri=hunt.places.landing_uri)
     source = BusySource(hunt.places.source, landing, random.Random(SEED))
     started = time.monotonic()
     with source.at_work():
-        while hunt.kills < kills or hunt.failed.total() < failures:
+        while (
+            hunt.kills < kills
+            or hunt.failed.total() < failures
+            or source.transactions < ENOUGH_TRANSACTIONS
+        ):
             hunt.kill_once()
             if hunt.kills % 20 == 0 or hunt.kills == kills:
                 say(f"{time.monotonic() - started:4.0f} s: {hunt.report()}")
@@ -176,11 +182,11 @@ def settled(hunt: Hunt, source: BusySource) -> None:
 
 @contextmanager
 def restarted_now_and_then(server: EmbeddedPostgres) -> Iterator[None]:
-    """Restarts a server every second; it is there at the end."""
+    """Restarts a server every two seconds; it is there at the end."""
     ended = threading.Event()
 
     def restart() -> None:
-        while not ended.wait(1):
+        while not ended.wait(2):
             server.stop()
             server.start()
 
