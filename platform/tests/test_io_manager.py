@@ -501,7 +501,7 @@ def test_a_run_can_be_repeated_on_the_snapshots_that_it_read(with_history: Icebe
             run([base, reader], everything, selection=[reader], tags=tags)
 
 
-def test_all_steps_of_a_run_read_a_table_at_one_snapshot(with_history: IcebergResource) -> None:
+def test_all_steps_of_a_run_read_a_table_at_one_snapshot(iceberg: IcebergResource) -> None:
     seen: list[tuple[int, str]] = []
 
     @dg.asset(metadata=table_options(mode="overwrite", key=("id",)))
@@ -514,7 +514,7 @@ def test_all_steps_of_a_run_read_a_table_at_one_snapshot(with_history: IcebergRe
 
     def look(context: dg.AssetExecutionContext, base: TableView) -> None:
         seen.append((base.read().height, context.asset_key.to_user_string()))
-        run([other_base], resources(with_history))
+        run([other_base], resources(iceberg))
 
     @dg.asset
     def first(context: dg.AssetExecutionContext, base: TableView) -> None:
@@ -524,7 +524,7 @@ def test_all_steps_of_a_run_read_a_table_at_one_snapshot(with_history: IcebergRe
     def second(context: dg.AssetExecutionContext, base: TableView) -> None:
         look(context, base)
 
-    everything = resources(with_history)
+    everything = resources(iceberg)
     run([base, first, second], everything)
     assert seen == [(3, "first"), (3, "second")]
     run([base, first, second], everything, selection=[first, second])

@@ -854,7 +854,8 @@ def test_only_versions_that_the_ledger_lacks_are_loaded(landing: Landing) -> Non
     landing.drop("a.csv", csv(FIRST))
     landing.drop("b.csv", csv(FIRST))
     ledger = landing.load().ledger
-    loaded = dict(ledger.select("source_file", "version").iter_rows())
+    columns = ("source_file", "version", "last_modified")
+    loaded = {name: (version, at) for name, version, at in ledger.select(columns).iter_rows()}
     assert not_loaded(landing.store.list_objects(), loaded) == []
     assert len(not_loaded(landing.store.list_objects(), {})) == 2
     landing.drop("b.csv", csv(FIRST, SECOND))

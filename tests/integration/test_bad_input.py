@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import http.server
 import json
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -14,6 +16,7 @@ import dagster as dg
 import psycopg2
 import pytest
 from other_process import run_with_small_files
+from polars.testing import assert_frame_equal
 from psycopg2 import sql
 from whole_platform import Platform, started
 
@@ -30,6 +33,7 @@ from forge_platform import (
     load_files,
 )
 from forge_platform.environment import CATALOG_SCHEMES
+from forge_platform.landing import LandedFiles
 from forge_platform.testing import EmbeddedPostgres, S3Server
 
 WRONG_SECRET = "hunter2"
@@ -375,7 +379,7 @@ def test_a_file_that_is_replaced_between_two_runs_is_there_in_its_newest_version
     def load(**options: Any) -> dg.JobExecutionResult:
         return platform.run("ingestion", asset_selection=FILES, **options)
 
-    def loaded_versions(iceberg: IcebergResource) -> dict[str, str]:
+    def loaded_versions(iceberg: IcebergResource) -> dict[str, tuple[str, dt.datetime]]:
         nonlocal listings
         listings += 1
         return loaded_before(iceberg)
@@ -400,6 +404,41 @@ def test_a_file_that_is_replaced_between_two_runs_is_there_in_its_newest_version
     assert platform.rows(ingestion.files.ROWS)["first_name"].to_list() == ["new"]
     assert platform.rows(ingestion.files.REJECTED).is_empty()
     assert retried(overlapped) == 1
+
+
+def test_a_file_that_was_put_back_after_a_run_had_died_is_loaded_again(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger has the version that is there, the rows are those of another one."""
+    path = platform.landing / "replaced.jsonl"
+
+    def load(**options: Any) -> dg.JobExecutionResult:
+        return platform.run("ingestion", asset_selection=FILES, **options)
+
+    def names() -> list[str]:
+        found: list[str] = platform.rows(ingestion.files.ROWS)["first_name"].to_list()
+        return found
+
+    path.write_text(customer("good"))
+    status = path.stat()
+    load()
+    path.write_text(customer("evil"))
+    with monkeypatch.context() as patched:
+        patched.delattr(LandedFiles, "ledger")
+        assert not load(raise_on_error=False).success
+    assert names() == ["evil"]
+    path.write_text(customer("good"))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    load()
+    assert names() == ["good"]
+
+
+def test_a_table_of_files_that_was_dropped_has_its_rows_again(platform: Platform) -> None:
+    before = platform.rows(ingestion.files.ROWS)
+    assert before.height
+    platform.iceberg.catalog().drop_table(ingestion.files.ROWS)
+    platform.run("ingestion", asset_selection=FILES)
+    assert_frame_equal(platform.rows(ingestion.files.ROWS), before, check_row_order=False)
 
 
 def customer(name: str) -> str:

@@ -164,18 +164,21 @@ def test_a_watermark_is_not_moved_without_a_yes(platform: Platform) -> None:
         assert "no time stamp" in forge("watermark", "set", "raw_orders", wrong, code=3).stderr
     refused = forge("watermark", "set", "loaded_files", "2024-01-01", "--yes", code=3)
     assert "only reset" in " ".join(refused.stderr.split())
-    refused = forge("watermark", "set", "rejected_rows", "2024-01-01", "--yes", code=3)
-    assert "does not follow a time stamp" in " ".join(refused.stderr.split())
     assert platform.iceberg.view(ORDERS).snapshot_id == before
 
 
-def test_a_ledger_without_its_own_watermark_is_not_kept(platform: Platform) -> None:
+@pytest.mark.parametrize("name", [files.REJECTED, files.ROWS, files.LEDGER])
+def test_a_ledger_is_not_kept_without_the_watermark_of_all_its_tables(
+    platform: Platform, name: str
+) -> None:
     """Where every run overwrites, what a ledger lists would be left out of the rows."""
-    table = platform.iceberg.find(files.LEDGER)
+    table = platform.iceberg.find(name)
     assert table is not None
     listed = files.loaded_versions(platform.iceberg)
-    commit(table, lambda _: Plan(), {WATERMARK: "2024-01-01T00:00:00+00:00"})
+    forge("watermark", "reset", name, "--yes")
     assert (len(listed), len(files.loaded_versions(platform.iceberg))) == (1, 0)
+    refused = forge("watermark", "set", name, "2024-01-01", "--yes", code=3)
+    assert "does not follow a time stamp" in " ".join(refused.stderr.split())
     commit(table, lambda _: Plan(), {WATERMARK: files.KEPT})
     assert files.loaded_versions(platform.iceberg) == listed
 

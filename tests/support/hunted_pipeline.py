@@ -208,9 +208,11 @@ class Pipeline:
         )
 
     def _load_files(self) -> None:
-        loaded: Mapping[str, str] = {}
+        loaded: Mapping[str, tuple[str, dt.datetime]] = {}
         if self._iceberg.find(LEDGER) is not None:
-            loaded = dict(self._iceberg.view(LEDGER).read(["source_file", "version"]).iter_rows())
+            columns = ["source_file", "version", "last_modified"]
+            ledger = self._iceberg.view(LEDGER).read(columns).select(columns)
+            loaded = {name: (version, modified) for name, version, modified in ledger.iter_rows()}
         found = not_loaded(self._landing.list_objects(), loaded)
         with load_files(self._landing, found, _FILES) as landed:
             with self._iceberg.failures():

@@ -89,12 +89,16 @@ class IcebergIOManager(dg.ConfigurableIOManager):
         "told to read only a part adds it in the asset's own mode.",
     )
 
-    _pins: dict[tuple[str, str], int | None] = PrivateAttr(default_factory=dict)
-    """The snapshots that a run has read or written, by run and table: all its steps read these."""
+    _pins: dict[tuple[str, str], "IcebergView"] = PrivateAttr(default_factory=dict)
+    """What a run has read or written, by run and table: all its steps read these snapshots.
+
+    Also where the catalog shows the newest one only.
+    """
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
         """Writes an asset's rows and describes the table in the materialisation's metadata."""
         from forge_platform.iceberg.describe import describe
+        from forge_platform.iceberg.view import IcebergView
 
         if obj is None:
             return
@@ -104,11 +108,11 @@ class IcebergIOManager(dg.ConfigurableIOManager):
         # Downstream automation looks at the data version: a run that changed nothing keeps it.
         version = dg.DataVersion(result.data_version)
         context.step_context.set_data_version(context.asset_key, version)
-        self._pins[context.run_id, table] = result.snapshot_id
+        view = IcebergView(result.table, table, result.snapshot_id)
+        self._pins[context.run_id, table] = view
         rows = _rows(write, result)
         log_rows(context.log, table, **rows)
         with self.iceberg.failures():
-            view = self.iceberg.view(table, result.snapshot_id)
             description = describe(view, with_sample=result.committed)
             overlap = _overlap(context, view, write.continues)
         context.add_output_metadata({**rows, **description, **overlap, **write.metadata})
@@ -116,15 +120,12 @@ class IcebergIOManager(dg.ConfigurableIOManager):
     def load_input(self, context: dg.InputContext) -> object:
         """Reads an upstream table in the type that the asset's parameter is annotated with."""
         from forge_platform.iceberg.read import load
-        from forge_platform.iceberg.view import IcebergView
 
         table = self._table(context)
         pin = (context.step_context.run_id, table)
-        snapshot_id = _pinned(context, table) or self._pins.get(pin)
-        view = self.iceberg.view(table, snapshot_id)
-        if snapshot_id is None and pin in self._pins:
-            view = IcebergView(view.table, view.identifier, None)
-        self._pins[pin] = view.snapshot_id
+        if pin not in self._pins or _pinned(context, table):
+            self._pins[pin] = self.iceberg.view(table, _pinned(context, table))
+        view = self._pins[pin]
         context.log.debug("reading %s at snapshot %s", view.identifier, view.snapshot_id)
         context.add_input_metadata({"snapshot_id": str(view.snapshot_id)})
         with self.iceberg.failures():

@@ -89,14 +89,21 @@ class LoadedFile:
     refused: str | None = None
 
 
-def not_loaded(objects: Iterable[StoredObject], loaded: Mapping[str, str]) -> list[StoredObject]:
-    """The objects that the ledger does not have in their present version.
+def not_loaded(
+    objects: Iterable[StoredObject], loaded: Mapping[str, tuple[str, datetime]]
+) -> list[StoredObject]:
+    """The objects that the ledger does not have as they were written last.
+
+    A file that was put back has the version that it had before, but a new moment: in between, a
+    run may have loaded another one and died before it was in the ledger.
 
     Args:
         objects: as listed.
-        loaded: from the ledger, ``source_file`` to the ``version`` that was loaded last.
+        loaded: from the ledger, ``source_file`` to ``version`` and ``last_modified``.
     """
-    return [found for found in objects if loaded.get(found.key) != found.version]
+    return [
+        found for found in objects if loaded.get(found.key) != (found.version, found.last_modified)
+    ]
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Customer files that partners drop, each version exactly once."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -26,7 +27,10 @@ ROWS = RAW_CUSTOMER_FILES.identifier
 REJECTED = "ingestion.rejected_rows"
 LEDGER = "ingestion.loaded_files"
 KEPT = "ledger"
-"""The ledger's watermark; where every run overwrites there is none."""
+"""The watermark of the ledger and of the tables that it speaks for.
+
+Where every run overwrites there is none, nor in a table that was made anew.
+"""
 
 CUSTOMER_FILES = FileSchema(
     columns={
@@ -75,6 +79,7 @@ def raw_customer_files(
                 rows=landed.rejected(),
                 deleted_keys=landed.stale_rejected(existing_rows(iceberg, REJECTED)),
                 rows_read=rows_read,
+                watermark=KEPT,
                 continues=continues[REJECTED],
                 alone=alone,
             ),
@@ -87,6 +92,7 @@ def raw_customer_files(
                 rows_rejected=landed.rejected_count,
                 metadata=landed.metadata(),
                 rows_read=rows_read,
+                watermark=KEPT,
                 continues=continues[ROWS],
                 alone=alone,
             ),
@@ -100,12 +106,13 @@ def raw_customer_files(
         )
 
 
-def loaded_versions(iceberg: IcebergResource) -> dict[str, str]:
-    """Which version of each file is loaded, by the ledger, if one is kept."""
-    if iceberg.watermark(LEDGER) != KEPT:
+def loaded_versions(iceberg: IcebergResource) -> dict[str, tuple[str, datetime]]:
+    """Which version of each file is loaded, and from when, if a ledger is kept of all tables."""
+    if any(iceberg.watermark(table) != KEPT for table in (REJECTED, ROWS, LEDGER)):
         return {}
-    ledger = iceberg.view(LEDGER).read(["source_file", "version"])
-    return dict(ledger.select("source_file", "version").iter_rows())
+    columns = ["source_file", "version", "last_modified"]
+    ledger = iceberg.view(LEDGER).read(columns).select(columns)
+    return {name: (version, modified) for name, version, modified in ledger.iter_rows()}
 
 
 def existing_rows(iceberg: IcebergResource, table: str) -> "pl.LazyFrame":

@@ -62,13 +62,15 @@ class CommitResult:
     """What a write did to a table.
 
     Attributes:
-        snapshot_id: the table's current snapshot afterwards.
+        table: as it was afterwards.
+        snapshot_id: its current snapshot then.
         data_version: changes only when rows do.
         committed: False when there was nothing to change and so no snapshot was written.
         received: rows that were given to be written.
         bytes_written: size of the data files that were added.
     """
 
+    table: Table = field(repr=False)
     snapshot_id: int | None
     committed: bool
     data_version: str
@@ -131,6 +133,7 @@ def commit(
 def unchanged(table: Table) -> CommitResult:
     """The result of a write that has nothing to write."""
     return CommitResult(
+        table=table,
         snapshot_id=current_snapshot_id(table),
         committed=False,
         data_version=data_version(table),
@@ -184,6 +187,7 @@ def _wait(attempt: int) -> None:
 
 def _result(table: Table, plan: Plan, *, committed: bool) -> CommitResult:
     return CommitResult(
+        table=table,
         snapshot_id=current_snapshot_id(table),
         committed=committed,
         data_version=data_version(table),
