@@ -21,12 +21,13 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from forge_platform import extraction
 from forge_platform.errors import (
     AuthenticationFailed,
+    CommitConflict,
     ConfigurationError,
     SourceSchemaError,
     SourceUnavailable,
 )
 from forge_platform.extraction import ExtractConfig, Recent, SourceTable, extract
-from forge_platform.iceberg.commit import CommitResult
+from forge_platform.iceberg.commit import CommitResult, Plan, commit
 from forge_platform.iceberg.state import WATERMARK, WINDOW
 from forge_platform.iceberg.write import TableOptions, WriteRequest, write_table
 from forge_platform.postgres.source import edge_query, position_query, rows_query
@@ -116,7 +117,12 @@ def committed(iceberg: IcebergResource, write: TableWrite) -> CommitResult:
     assert write.rows is not None
     properties = {WATERMARK: write.watermark, WINDOW: write.window}
     known = {name: value for name, value in properties.items() if value is not None}
-    request = WriteRequest(rows=write.rows, mode=write.mode or "merge", properties=known)
+    request = WriteRequest(
+        rows=write.rows,
+        mode=write.mode or "merge",
+        properties=known,
+        continues=write.continues,
+    )
     return write_table(iceberg.catalog(), "space.t", request, TableOptions(key=NEWEST.key))
 
 
@@ -191,6 +197,25 @@ def test_a_full_run_that_found_nothing_takes_away_what_another_has_reached(
     execute(database, "TRUNCATE customers")
     again = extract(database, NEWEST, INCREMENTAL, iceberg.position("space.t"))
     assert not committed(iceberg, again).committed
+
+
+@pytest.mark.parametrize("config", [INCREMENTAL, FULL], ids=["incremental", "full"])
+def test_a_run_does_not_bring_back_a_watermark_that_was_taken_away(
+    database: DatabaseResource, iceberg: IcebergResource, config: ExtractConfig
+) -> None:
+    """Rows came to the source that are older than it, after the run had begun."""
+    insert(database, 1, "2024-06-01T00:00:00Z")
+    committed(iceberg, extract(database, NEWEST, INCREMENTAL, iceberg.position("space.t")))
+    insert(database, 2, "2024-07-01T00:00:00Z")
+    running = extract(database, NEWEST, config, iceberg.position("space.t"))
+    insert(database, 3, OLD)
+    table = iceberg.find("space.t")
+    assert table is not None
+    commit(table, lambda _: Plan(), {WATERMARK: ""})
+    with pytest.raises(CommitConflict, match="taken back"):
+        committed(iceberg, running)
+    committed(iceberg, extract(database, NEWEST, config, iceberg.position("space.t")))
+    assert iceberg.view("space.t").read()["customer_id"].sort().to_list() == [1, 2, 3]
 
 
 def test_a_run_since_a_moment_takes_away_what_another_has_reached_before_it(

@@ -244,6 +244,18 @@ def test_a_part_of_the_rows_never_replaces_the_table(
         assert iceberg.view(table).read().height == 3
 
 
+def test_what_is_extracted_is_not_appended_without_a_key(iceberg: IcebergResource) -> None:
+    """Every run reads again what changed shortly before the watermark."""
+
+    @dg.asset(metadata=table_options(mode="append"))
+    def things() -> TableWrite:
+        return TableWrite(rows=ROWS, watermark="2024-05-01", window="{}")
+
+    with pytest.raises(dg.Failure, match="give the asset a key"):
+        run([things], resources(iceberg))
+    assert iceberg.find("space.things") is None
+
+
 def test_partitions_map_to_iceberg_partitions(iceberg: IcebergResource) -> None:
     days = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-10")
     counts = {"2024-01-01": 2, "2024-01-02": 3}

@@ -216,7 +216,8 @@ def extract(
         # That of a run that wrote meanwhile goes too: older rows may come over its own.
         watermark=watermark.isoformat() if watermark else "",
         window=json.dumps({**kept, "columns": _columns_read(source, reading, known)}),
-        continues=Position(snapshot_id=position.snapshot_id) if reading.start is None else position,
+        # Also of a whole read: who takes the watermark away meanwhile wants more than it sees.
+        continues=position,
         metadata=notes,
     )
 

@@ -155,9 +155,16 @@ class IcebergIOManager(dg.ConfigurableIOManager):
         from forge_platform.iceberg.write import WriteRequest
 
         managed = self.write_mode != "overwrite"
+        mode = self._mode(context, write)
+        if mode == "append" and write.window is not None and not _options(context).key:
+            raise ConfigurationError(
+                f"{context.asset_key.to_user_string()} appends and has no key. Every run reads "
+                "again what changed shortly before the watermark, so rows would be there several "
+                "times: give the asset a key."
+            )
         return WriteRequest(
             rows=rows,
-            mode=self._mode(context, write),
+            mode=mode,
             scope=_scope(context, _options(context).partition_by),
             deleted_keys=write.deleted_keys,
             properties=_properties(context, write, managed=managed),

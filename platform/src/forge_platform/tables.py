@@ -58,7 +58,7 @@ class TableWrite:
         continues: the table's position that these rows continue. Runs that committed after its
             snapshot overlap with this one, and are told of. Its watermark and inputs are what the
             rows rely on: if a run that began earlier has taken the table back behind them,
-            nothing is written, and the run is retried. Rows that are all there are rely on the
+            nothing is written, and the run is retried. What is derived as a whole relies on the
             snapshot alone.
         alone: whether nothing is written when such a run there is: for rows that must not come
             over newer ones, where the table cannot tell which are. A snapshot is written also

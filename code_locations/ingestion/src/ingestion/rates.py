@@ -59,5 +59,5 @@ def exchange_rates(
         rows=rates,
         watermark=str(newest) if newest else seen,
         is_part=start > FIRST_DAY,
-        continues=position if start > FIRST_DAY else None,
+        continues=position,
     )
