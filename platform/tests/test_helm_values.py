@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +85,29 @@ def test_what_is_for_the_server_does_not_reach_a_run_and_the_reverse() -> None:
 
 
 def test_the_server_hands_the_context_of_its_runs_to_dagster() -> None:
-    found = values()
+    """As the kubelet gives it to the server: it makes one of two dollars."""
+    found = values({"run": {"env": {"URI": "https://$(TOKEN)@$$(literal)"}}})
     given = next(entry for entry in deployment(found)["env"] if entry["name"].startswith("DAGSTER"))
-    assert json.loads(given["value"]) == container_context(found)
+    assert "$(" not in given["value"].replace("$$", "")
+    assert json.loads(given["value"].replace("$$", "$")) == container_context(found)
+
+
+def test_a_text_can_name_a_secret() -> None:
+    """Kubernetes puts in what comes before it."""
+    password = {"secretKeyRef": {"name": "lake", "key": "password"}}
+    found = values(
+        {"env": {"CATALOG": "postgresql://lake:$(LAKE_PASSWORD)@db"}},
+        {"env": {"LAKE_PASSWORD": password}},
+    )
+    for env in (deployment(found)["env"], container_context(found)["k8s"]["env"]):
+        order = [entry["name"] for entry in env]
+        assert order.index("LAKE_PASSWORD") < order.index("CATALOG")
+
+
+def test_what_the_command_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dagster_k8s.container_context", None)
+    with pytest.raises(ConfigurationError, match=r"install forge-platform\[instance\]"):
+        values()
 
 
 def test_the_launcher_understands_the_context() -> None:

@@ -224,6 +224,30 @@ def test_a_container_beside_a_run_may_fail() -> None:
     assert diagnose(job(), [pod(phase="Running", containerStatuses=statuses)], []) is None
 
 
+def test_a_container_beside_a_run_may_wait_to_be_started_again() -> None:
+    """One that was injected and is always started again is an init container to Kubernetes."""
+    sidecar = {**waiting("CrashLoopBackOff")[0], "name": "istio-proxy"}
+    own = container(running={})
+    for beside in (
+        pod(phase="Running", initContainerStatuses=[sidecar], containerStatuses=[own]),
+        pod(phase="Running", containerStatuses=[sidecar, own]),
+    ):
+        assert diagnose(job(), [beside], []) is None
+    starts = pod(phase="Pending", initContainerStatuses=[sidecar])
+    assert "CrashLoopBackOff" in reason_of(diagnose(job(), [starts], []))
+
+
+def test_the_container_of_the_run_says_why_it_failed() -> None:
+    (killed_beside,) = ended("OOMKilled", 137)
+    found = pod(
+        phase="Failed",
+        initContainerStatuses=[{**killed_beside, "name": "istio-proxy"}],
+        containerStatuses=ended("Error", 1, "ModuleNotFoundError"),
+    )
+    assert "container dagster ended with exit code 1" in reason_of(diagnose(job(), [found], []))
+    assert killed(found) is None
+
+
 def test_a_pod_on_a_dead_node_is_lost_a_minute_after_it_should_have_ended() -> None:
     running = [container(running={})]
     found = diagnose(job(), [pod(deleted=CREATED, phase="Running", containerStatuses=running)], [])

@@ -4,7 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import yaml
+from kubernetes import client
 
+from forge_platform.registrar.cluster import SERVICE_NAME, endpoints_by_service
 from forge_platform.registrar.workspace import (
     CodeServer,
     Endpoint,
@@ -114,3 +116,26 @@ def test_two_pods_are_two_versions_only_when_another_replica_set_made_one() -> N
     other = server("orders", endpoint("orders-old-aaaaa"), endpoint("orders-new-bbbbb"))
     assert not same.is_between_versions
     assert other.is_between_versions
+
+
+@pytest.mark.parametrize("length", [6, 22, 23, 26])
+def test_the_versions_of_a_location_of_any_length_are_told_apart(length: int) -> None:
+    """Kubernetes cuts what comes before a pod's five letters to 58."""
+    location = "l" * length
+    replica_sets = [f"{location}-{location}-{letter}bcdf12345" for letter in "xy"]
+    pods = [f"{name}-"[:58] + end for name in replica_sets for end in ("aaaaa", "bbbbb")]
+    endpoints = [
+        client.V1Endpoint(
+            addresses=["10.0.0.1"],
+            conditions=client.V1EndpointConditions(ready=True),
+            target_ref=client.V1ObjectReference(name=pod),
+        )
+        for pod in pods
+    ]
+    labels = {SERVICE_NAME: location}
+    part = client.V1EndpointSlice(
+        address_type="IPv4", endpoints=endpoints, metadata=client.V1ObjectMeta(labels=labels)
+    )
+    found = server(location, *endpoints_by_service([part])[location])
+    assert found.is_between_versions
+    assert len({endpoint.replica_set for endpoint in found.serving}) == 2

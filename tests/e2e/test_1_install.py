@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -19,8 +20,13 @@ from forge_platform.helm_values import main as forge_values
 
 FOREIGN = ("ingestion", "customers", "orders")
 FAR_FROM_IT = "platform/src/forge_platform/extraction.py"
+IMAGE = "{.spec.template.spec.containers[0].image}"
 CONTROL_PLANE = ("component=dagster-webserver", "component=dagster-daemon")
 TAGS = "dagster.dagsterWebserver.image.tag=v1,dagster.dagsterDaemon.image.tag=v1"
+
+
+def deployment_of(name: str) -> str:
+    return f"{name}-{name}" if name in FOREIGN else f"forge-{name}"
 
 
 def containers(namespace: Namespace) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
@@ -63,17 +69,24 @@ def test_an_image_holds_one_location_and_no_other(namespace: Namespace, location
     assert namespace.kubectl("exec", selected, "--", "python", "-c", code).strip() == "[]"
 
 
-@pytest.mark.parametrize("location", FOREIGN)
-def test_an_image_has_no_compiler_and_says_what_it_is(namespace: Namespace, location: str) -> None:
-    (deployment,) = namespace.get("deployment", f"deployment={location}")
-    image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
-    labels = json.loads(run("docker", "image", "inspect", image))[0]["Config"]["Labels"]
-    assert labels["open-forge.location"] == location
+LEFT = """
+for found in gcc cc g++ clang uv; do command -v $found; done
+find /root /home /app/.cache /var/cache/apt /var/lib/apt/lists -type f 2>/dev/null
+true
+"""
+
+
+@pytest.mark.parametrize("name", [*FOREIGN, "registrar"])
+def test_an_image_holds_what_it_runs_and_says_what_it_is(namespace: Namespace, name: str) -> None:
+    selected = f"deployment/{deployment_of(name)}"
+    image = namespace.kubectl("get", selected, "--output", f"jsonpath={IMAGE}")
+    config = json.loads(run("docker", "image", "inspect", image))[0]["Config"]
+    assert config["User"] == "10001:10001"
+    labels = config["Labels"]
+    assert labels.get("open-forge.location") == (name if name in FOREIGN else None)
     assert labels["org.opencontainers.image.version"] == image.rpartition(":")[2]
     assert labels["org.opencontainers.image.revision"]
-    where = "for found in gcc cc g++ clang uv; do command -v $found; done; true"
-    selected = f"deployment/{location}-{location}"
-    assert namespace.kubectl("exec", selected, "--", "sh", "-c", where) == ""
+    assert namespace.kubectl("exec", selected, "--", "sh", "-c", LEFT) == ""
 
 
 UNCOMPILED = """
@@ -86,9 +99,9 @@ print(len(found), [str(file) for file in found if not Path(cache_from_source(fil
 """
 
 
-@pytest.mark.parametrize("location", FOREIGN)
-def test_an_image_comes_with_its_byte_code(namespace: Namespace, location: str) -> None:
-    selected = f"deployment/{location}-{location}"
+@pytest.mark.parametrize("name", [*FOREIGN, "registrar"])
+def test_an_image_comes_with_its_byte_code(namespace: Namespace, name: str) -> None:
+    selected = f"deployment/{deployment_of(name)}"
     count, _, without = namespace.kubectl(
         "exec", selected, "--", "python", "-c", UNCOMPILED
     ).partition(" ")
@@ -188,6 +201,25 @@ def test_the_priority_class_of_a_release_that_is_gone_is_shared(
         options = (*where, "--dry-run=server", *values)
         rendered = template("helm/platform", *options, release=release)
         assert ("kind: PriorityClass" in rendered) is made
+
+
+def test_a_location_is_not_released_over_the_platform(
+    namespace: Namespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = ["helm/code-location/values.yaml", "code_locations/orders/deploy/values.yaml"]
+    forge_values([*files, "--repository", "orders", "--tag", "1"])
+    values = capsys.readouterr().out
+    where = ("--namespace", namespace.name, "--dry-run=server", "--values", "-")
+    refused = subprocess.run(
+        ["helm", "template", "forge", "helm/code-location", *where],  # noqa: S607
+        input=values,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "The release forge is the platform" in refused.stderr
+    assert template("helm/code-location", *where, text=values, release="data-platform")
 
 
 def template(*arguments: str, text: str | None = None, release: str = "strict") -> str:

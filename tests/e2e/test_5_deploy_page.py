@@ -8,25 +8,16 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import subprocess
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import reduce
-from itertools import chain
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from textwrap import dedent
 
 import boto3
 import pytest
-import yaml
 from cluster_tables import secret
 from dagster_client import Dagster
+from docs_page import Page, Reader
 from installation import Installation
-from on_cluster import ROOT, Namespace, run, wait_until
-
-from forge_platform.helm_values import merge, render
+from on_cluster import Namespace, run, wait_until
 
 NAMESPACE = "data"
 DATABASE = "documented"
@@ -34,76 +25,12 @@ LAKE = "lake"
 STORE = 7070
 PORTS = {"networkPolicy": {"egressPorts": [5432, 443, 6443, STORE]}}
 BUCKETS = ("example-dagster-logs", "example-lake")
-PARTS = re.compile(
-    r"^#+ (?P<heading>[^\n]+)$|^ *```(?P<language>bash|yaml)\n(?P<block>.*?)^ *```",
-    re.MULTILINE | re.DOTALL,
-)
-
-
-@dataclass(frozen=True)
-class Page:
-    """The page's blocks, with the test's names.
-
-    Attributes:
-        blocks: heading and language to what stands there, in the page's order.
-    """
-
-    blocks: Mapping[tuple[str, str], Sequence[str]]
-
-    @classmethod
-    def read(cls, names: Mapping[str, str]) -> Page:
-        """The page with its examples replaced; each of them must be there."""
-        text = (ROOT / "docs/deploy.md").read_text()
-        for example, given in names.items():
-            assert example in text, example
-            text = text.replace(example, given)
-        blocks: dict[tuple[str, str], list[str]] = defaultdict(list)
-        heading = ""
-        for found in PARTS.finditer(text):
-            heading = found["heading"] or heading
-            if found["block"]:
-                blocks[heading, found["language"]].append(dedent(found["block"]))
-        return cls(blocks)
-
-    def bash(self, *headings: str) -> str:
-        """The commands below some headings."""
-        return "".join(chain(*(self.blocks[heading, "bash"] for heading in headings)))
-
-    def yaml(self, heading: str) -> str:
-        """The values below a heading, in one file, with the store's port."""
-        maps = map(yaml.safe_load, self.blocks[heading, "yaml"])
-        return render(reduce(merge, maps, PORTS))
-
-
-@dataclass(frozen=True)
-class Reader:
-    """Somebody who types what the page says, in a checkout of the repository."""
-
-    checkout: Path
-    variables: Mapping[str, str]
-
-    def types(self, commands: str) -> None:
-        """Runs a block."""
-        path = f"{self.checkout}/.venv/bin:{os.environ['PATH']}"
-        environment = {**os.environ, "PATH": path, **self.variables}
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", commands],  # noqa: S607 - as its reader has it
-            cwd=self.checkout,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{commands}\n{done.stdout}{done.stderr}"
-
-    def writes(self, name: str, text: str) -> None:
-        """Writes a file of values."""
-        (self.checkout / name).write_text(text)
 
 
 @pytest.fixture
 def page(namespace: Namespace) -> Page:
     return Page.read(
+        "docs/deploy.md",
         {
             "db.example.com": f"dev-postgres.{namespace.name}",
             "https://s3.example.com": f"http://dev-s3.{namespace.name}:{STORE}",
@@ -113,7 +40,7 @@ def page(namespace: Namespace) -> Page:
             "nodeSelector: {pool: batch}": "nodeSelector: {kubernetes.io/os: linux}",
             "rollback orders 7": "rollback orders 1",
             "secrets: [lake] ": "secrets: [lake, s3] ",
-        }
+        },
     )
 
 
@@ -153,9 +80,10 @@ def reader(installation: Installation, checkout: Path) -> Iterator[Reader]:
 def test_what_the_page_says_can_be_done_word_by_word(page: Page, reader: Reader) -> None:
     data = Namespace(NAMESPACE)
     reader.types(page.bash("1. The images", "2. What the platform needs"))
-    reader.writes("platform.yaml", page.yaml("3. The platform"))
+    reader.writes("platform.yaml", page.yaml("3. The platform", PORTS))
     reader.types(page.bash("3. The platform"))
-    reader.writes("code_locations/orders/deploy/prod.yaml", page.yaml("4. The code locations"))
+    orders = page.yaml("4. The code locations", PORTS)
+    reader.writes("code_locations/orders/deploy/prod.yaml", orders)
     with data.forward("service/forge-dagster-webserver", 3000) as url:
         ui = Dagster(url)
         for commands in page.blocks["4. The code locations", "bash"]:

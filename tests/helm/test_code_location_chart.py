@@ -189,6 +189,7 @@ def test_the_service_is_what_the_registrar_looks_for() -> None:
         {"run": {"enviroment": {}}},
         {"image": {"name": "x"}},
         {"location": "Not_A_Name"},
+        {"location": "a" * 27},
         {"run": {"ttlSecondsAfterFinished": "1h"}},
         {"env": {"LIST": [1]}},
         {"secrets": {"a": 1}},

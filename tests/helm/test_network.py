@@ -30,11 +30,11 @@ UI = {
 }
 
 
-def run_labels() -> Mapping[str, str]:
-    """The labels of a run's pod, as Dagster's launcher makes them."""
+def run_labels(component: str = "run_worker") -> Mapping[str, str]:
+    """The labels of a run's pod or a step's, as Dagster makes them."""
     config = DagsterK8sJobConfig(job_image="image", dagster_home="/home")
     labels = {"dagster/run-id": "1", "dagster/code-location": "orders"}
-    job = construct_dagster_k8s_job(config, [], "run", component="run_worker", labels=labels)
+    job = construct_dagster_k8s_job(config, [], "run", component=component, labels=labels)
     return dict(job.spec.template.metadata.labels)
 
 
@@ -52,7 +52,8 @@ class Network:
             for item in self.objects
             if item["kind"] in {"Deployment", "StatefulSet", "Job"}
         }
-        return {**made, "run": run_labels(), "ingress-controller": CONTROLLER, "stranger": {}}
+        runs = {"run": run_labels(), "step": run_labels("step_worker")}
+        return {**made, **runs, "ingress-controller": CONTROLLER, "stranger": {}}
 
     def rules(self, name: str, direction: str) -> Iterator[Any]:
         """The rules that a pod is under; none at all forbid everything."""
@@ -133,6 +134,7 @@ def test_what_must_talk_may(production: Network, one: str, other: str, port: int
         "orders-validation",
         "orders-orders",
         "run",
+        "step",
         "forge-registrar",
         "dagster-daemon",
         "forge-dagster-webserver",

@@ -306,11 +306,14 @@ def test_nothing_may_talk_but_what_is_allowed() -> None:
 
 
 def test_what_is_optional_is_there_when_it_is_wanted() -> None:
-    ingress = {"enabled": True, "dagsterWebserver": {"host": "data.example"}}
+    tls = {"enabled": True, "secretName": "certificate"}
+    ingress = {"enabled": True, "dagsterWebserver": {"host": "data.example", "tls": tls}}
     more = {"dagster": {"ingress": ingress, "dagsterWebserver": {"enableReadOnly": True}}}
     options = ("--api-versions", "networking.k8s.io/v1/Ingress")
     found = platform(more, *options)
-    rules = one(found, "Ingress")["spec"]["rules"]
+    spec = one(found, "Ingress")["spec"]
+    assert spec["tls"] == [{"hosts": ["data.example"], "secretName": "certificate"}]
+    rules = spec["rules"]
     assert rules[0]["host"] == "data.example"
     paths = [path for rule in rules for path in rule["http"]["paths"]]
     assert {(path["path"], path["pathType"]) for path in paths} == {("/", "Prefix")}

@@ -21,7 +21,8 @@ open-forge/location: {{ .Values.location }}
 {{- if or (ne (len $deployments) 1) (ne .Values.location ($first.name | default "")) (not $first.env) -}}
 {{- fail "These values were not made by forge-values: it merges the team's files and makes those of the Dagster chart, see docs/deploy.md." -}}
 {{- end -}}
-{{- if lookup "apps/v1" "Deployment" .Release.Namespace (printf "%s-registrar" .Release.Name) -}}
+{{- $registrar := lookup "apps/v1" "Deployment" .Release.Namespace "forge-registrar" -}}
+{{- if eq .Release.Name (dig "metadata" "annotations" "meta.helm.sh/release-name" "" $registrar) -}}
 {{- fail (printf "The release %s is the platform: name the code location otherwise." .Release.Name) -}}
 {{- end -}}
 {{- toYaml $first -}}

@@ -193,8 +193,14 @@ def _refuse_generated(values: Values) -> None:
 def _require_launchable(context: Values) -> None:
     """What the launcher does not take would fail every run, and no release before them."""
     from dagster import DagsterInvalidConfigError
-    from dagster_k8s.container_context import K8sContainerContext
-    from dagster_k8s.job import DagsterK8sJobConfig, construct_dagster_k8s_job
+
+    try:
+        from dagster_k8s.container_context import K8sContainerContext
+        from dagster_k8s.job import DagsterK8sJobConfig, construct_dagster_k8s_job
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"{error.name} is not installed: install forge-platform[instance]."
+        ) from error
 
     job = DagsterK8sJobConfig(job_image="image", dagster_home="/home", instance_config_map="name")
     try:
@@ -258,10 +264,9 @@ def _subchart(values: Values) -> Values:
 
 def _deployment(values: Values) -> Values:
     server = values["server"]
-    context = {
-        "name": CONTAINER_CONTEXT,
-        "value": json.dumps(container_context(values), sort_keys=True),
-    }
+    # The kubelet would put the server's variables in the place of `$(NAME)`, which a run is to get.
+    text = json.dumps(container_context(values), sort_keys=True).replace("$", "$$")
+    context = {"name": CONTAINER_CONTEXT, "value": text}
     volumes, mounts = _authorities(values)
     return {
         "name": values["location"],
@@ -382,7 +387,9 @@ def _references(values: Values, kind: str, part: str) -> list[Values]:
 def _variables(values: Values, part: str) -> list[Values]:
     trusting = dict.fromkeys(_TRUSTING if _has_authorities(values) else (), _AUTHORITIES)
     merged = merge(merge(trusting, values["env"]), values[part]["env"])
-    return [_variable(name, value) for name, value in sorted(merged.items())]
+    # A text may name in `$(NAME)` what comes before it: that is mostly a Secret's entry.
+    ordered = sorted(merged.items(), key=lambda item: not isinstance(item[1], Mapping))
+    return [_variable(name, value) for name, value in ordered]
 
 
 def _variable(name: str, value: object) -> Values:

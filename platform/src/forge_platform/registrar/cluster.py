@@ -195,8 +195,9 @@ def _endpoint(endpoint: client.V1Endpoint) -> Endpoint:
     return Endpoint(
         pod=pod,
         address=endpoint.addresses[0],
-        # A Deployment's pod is named after its ReplicaSet, and five letters.
-        replica_set=pod.rpartition("-")[0],
+        # A Deployment's pod is named after its ReplicaSet, and five letters. Before these there is
+        # no hyphen where the name would be too long with one.
+        replica_set=pod[:-5].rstrip("-"),
         # Kubernetes: "nil should be interpreted as true".
         ready=endpoint.conditions.ready is not False,
         terminating=bool(endpoint.conditions.terminating),

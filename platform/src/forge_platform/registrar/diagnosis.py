@@ -132,11 +132,16 @@ def _ended(pod: client.V1Pod) -> Diagnosis | None:
 
 
 def _run_failed(pod: client.V1Pod) -> bool:
-    """Whether the run's own container, the first, failed: one that was injected may live on."""
+    """Whether the run's own container failed: one that was injected may live on."""
+    own = _own_state(pod)
+    return bool(own and own.terminated and own.terminated.exit_code)
+
+
+def _own_state(pod: client.V1Pod) -> client.V1ContainerState | None:
+    """The state of the run's own container, the first; None before it is known."""
     own = pod.spec.containers[0].name
     statuses = pod.status.container_statuses or ()
-    states = [status.state for status in statuses if status.name == own]
-    return any(state and state.terminated and state.terminated.exit_code for state in states)
+    return next((status.state for status in statuses if status.name == own), None)
 
 
 def _exit(pod: client.V1Pod) -> str:
@@ -156,8 +161,11 @@ def _last_words(message: str | None) -> str:
 
 
 def _terminated(pod: client.V1Pod) -> Sequence[tuple[str, client.V1ContainerStateTerminated]]:
+    """What has ended; only the run's own container, if that has failed: it says why."""
     states = [(status.name, status.state and status.state.terminated) for status in _statuses(pod)]
-    return [(name, state) for name, state in states if state]
+    own = pod.spec.containers[0].name
+    failed = _run_failed(pod)
+    return [(name, state) for name, state in states if state and (name == own or not failed)]
 
 
 def memory_limit(pod: client.V1Pod, container: str) -> str:
@@ -170,6 +178,9 @@ def memory_limit(pod: client.V1Pod, container: str) -> str:
 
 
 def _waiting(pod: client.V1Pod, events: Sequence[client.CoreV1Event]) -> Diagnosis | None:
+    own = _own_state(pod)
+    if own and (own.running or own.terminated):
+        return None  # a sidecar that waits to be started again holds up nothing
     for status in _statuses(pod):
         waiting = status.state.waiting if status.state else None
         if waiting and waiting.reason not in _STARTING:

@@ -15,7 +15,7 @@ from string import Template
 
 from forge_platform.errors import ConfigurationError
 
-_NAME = re.compile(r"[a-z][a-z0-9]{1,30}")
+_NAME = re.compile(r"[a-z][a-z0-9]{1,25}")
 _SUFFIX = ".template"
 # Releases, images and packages of the platform itself.
 _TAKEN = {"dagster", "demo", "forge", "platform"}
@@ -44,7 +44,7 @@ def scaffold(location: str, parent: Path) -> Path:
     if not _NAME.fullmatch(location):
         raise ConfigurationError(
             f"{location!r} cannot be a Python package, an image and a Service at once: "
-            "use 2 to 31 lower-case letters and digits, a letter first."
+            "use 2 to 26 lower-case letters and digits, a letter first."
         )
     folder = parent / location
     if folder.exists():
