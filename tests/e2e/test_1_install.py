@@ -71,7 +71,7 @@ def test_an_image_holds_one_location_and_no_other(namespace: Namespace, location
 
 LEFT = """
 for found in gcc cc g++ clang uv; do command -v $found; done
-find /root /home /app/.cache /var/cache/apt /var/lib/apt/lists -type f 2>/dev/null
+find / -xdev -path '*/.cache/*' -type f 2>/dev/null
 true
 """
 
@@ -208,18 +208,16 @@ def test_a_location_is_not_released_over_the_platform(
 ) -> None:
     files = ["helm/code-location/values.yaml", "code_locations/orders/deploy/values.yaml"]
     forge_values([*files, "--repository", "orders", "--tag", "1"])
-    values = capsys.readouterr().out
     where = ("--namespace", namespace.name, "--dry-run=server", "--values", "-")
     refused = subprocess.run(
         ["helm", "template", "forge", "helm/code-location", *where],  # noqa: S607
-        input=values,
+        input=capsys.readouterr().out,
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert "The release forge is the platform" in refused.stderr
-    assert template("helm/code-location", *where, text=values, release="data-platform")
 
 
 def template(*arguments: str, text: str | None = None, release: str = "strict") -> str:
