@@ -92,16 +92,16 @@ def test_the_server_hands_the_context_of_its_runs_to_dagster() -> None:
     assert json.loads(given["value"].replace("$$", "$")) == container_context(found)
 
 
-def test_a_text_can_name_a_secret() -> None:
+def test_a_text_can_name_a_secret_and_a_text_before_it_in_the_alphabet() -> None:
     """Kubernetes puts in what comes before it."""
     password = {"secretKeyRef": {"name": "lake", "key": "password"}}
     found = values(
-        {"env": {"CATALOG": "postgresql://lake:$(LAKE_PASSWORD)@db"}},
-        {"env": {"LAKE_PASSWORD": password}},
+        {"env": {"CATALOG": "postgresql://lake:$(PASSWORD)@$(ADDRESS)"}},
+        {"env": {"PASSWORD": password, "ADDRESS": "db"}},
     )
     for env in (deployment(found)["env"], container_context(found)["k8s"]["env"]):
         order = [entry["name"] for entry in env]
-        assert order.index("LAKE_PASSWORD") < order.index("CATALOG")
+        assert order.index("PASSWORD") < order.index("ADDRESS") < order.index("CATALOG")
 
 
 def test_what_the_command_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

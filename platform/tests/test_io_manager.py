@@ -543,6 +543,33 @@ def test_all_steps_of_a_run_read_a_table_at_one_snapshot(iceberg: IcebergResourc
     assert [rows for rows, _ in seen[2:]] == [1, 1]
 
 
+def test_a_step_knows_what_came_after_the_snapshot_that_it_reads(
+    with_history: IcebergResource,
+) -> None:
+    """Else a table that another run has derived meanwhile would be derived as a whole."""
+    seen: list[tuple[int, bool]] = []
+
+    @dg.asset(metadata=table_options(mode="overwrite", key=("id",)))
+    def base() -> pl.DataFrame:
+        return ROWS
+
+    @dg.asset(name="base", metadata=table_options(mode="overwrite", key=("id",)))
+    def other_base() -> pl.DataFrame:
+        return ROWS.head(1)
+
+    @dg.asset(deps=["base"])
+    def meanwhile() -> None:
+        run([other_base], resources(with_history))
+
+    @dg.asset(deps=[meanwhile])
+    def derived(base: TableView) -> None:
+        newest = with_history.view("space.base").snapshot_id
+        seen.append((base.read().height, base.has_snapshot(newest)))
+
+    run([base, meanwhile, derived], resources(with_history))
+    assert seen == [(3, True)]
+
+
 def test_a_retry_is_the_attempt_that_it_repeats_and_a_run_again_is_none() -> None:
     with dg.DagsterInstance.ephemeral() as instance:
 

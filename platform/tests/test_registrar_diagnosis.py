@@ -18,11 +18,17 @@ def from_api(kind: str, content: dict[str, Any]) -> Any:
 
 
 def pod(
-    name: str = "pod", *, created: str = CREATED, deleted: str | None = None, **status: Any
+    name: str = "pod",
+    *,
+    created: str = CREATED,
+    deleted: str | None = None,
+    injected: tuple[str, ...] = (),
+    **status: Any,
 ) -> Any:
-    container = {"name": "dagster", "resources": {"limits": {"memory": "512Mi"}}}
+    limits = {"limits": {"memory": "512Mi"}}
+    containers = [{"name": name, "resources": limits} for name in (*injected, "dagster")]
     metadata = {"name": name, "uid": f"uid-of-{name}", "creationTimestamp": created}
-    spec = {"containers": [container], "nodeName": "node-1"}
+    spec = {"containers": containers, "nodeName": "node-1"}
     content = {"metadata": {**metadata, "deletionTimestamp": deleted}, "spec": spec}
     return from_api("V1Pod", {**content, "status": status})
 
@@ -235,6 +241,13 @@ def test_a_container_beside_a_run_may_wait_to_be_started_again() -> None:
         assert diagnose(job(), [beside], []) is None
     starts = pod(phase="Pending", initContainerStatuses=[sidecar])
     assert "CrashLoopBackOff" in reason_of(diagnose(job(), [starts], []))
+
+
+def test_a_container_before_the_run_is_not_its_own() -> None:
+    proxy = {**container(running={}), "name": "istio-proxy"}
+    statuses = [proxy, *waiting("ImagePullBackOff")]
+    found = pod(phase="Pending", injected=("istio-proxy",), containerStatuses=statuses)
+    assert "ImagePullBackOff" in reason_of(diagnose(job(), [found], []))
 
 
 def test_the_container_of_the_run_says_why_it_failed() -> None:

@@ -20,7 +20,7 @@ from forge_platform.helm_values import main as forge_values
 
 FOREIGN = ("ingestion", "customers", "orders")
 FAR_FROM_IT = "platform/src/forge_platform/extraction.py"
-IMAGE = "{.spec.template.spec.containers[0].image}"
+IMAGE_PATH = "{.spec.template.spec.containers[0].image}"
 CONTROL_PLANE = ("component=dagster-webserver", "component=dagster-daemon")
 TAGS = "dagster.dagsterWebserver.image.tag=v1,dagster.dagsterDaemon.image.tag=v1"
 
@@ -69,7 +69,7 @@ def test_an_image_holds_one_location_and_no_other(namespace: Namespace, location
     assert namespace.kubectl("exec", selected, "--", "python", "-c", code).strip() == "[]"
 
 
-LEFT = """
+FIND_LEFTOVERS = """
 for found in gcc cc g++ clang uv; do command -v $found; done
 find / -xdev -path '*/.cache/*' -type f 2>/dev/null
 true
@@ -79,14 +79,14 @@ true
 @pytest.mark.parametrize("name", [*FOREIGN, "registrar"])
 def test_an_image_holds_what_it_runs_and_says_what_it_is(namespace: Namespace, name: str) -> None:
     selected = f"deployment/{deployment_of(name)}"
-    image = namespace.kubectl("get", selected, "--output", f"jsonpath={IMAGE}")
+    image = namespace.kubectl("get", selected, "--output", f"jsonpath={IMAGE_PATH}")
     config = json.loads(run("docker", "image", "inspect", image))[0]["Config"]
     assert config["User"] == "10001:10001"
     labels = config["Labels"]
     assert labels.get("open-forge.location") == (name if name in FOREIGN else None)
     assert labels["org.opencontainers.image.version"] == image.rpartition(":")[2]
     assert labels["org.opencontainers.image.revision"]
-    assert namespace.kubectl("exec", selected, "--", "sh", "-c", LEFT) == ""
+    assert namespace.kubectl("exec", selected, "--", "sh", "-c", FIND_LEFTOVERS) == ""
 
 
 UNCOMPILED = """

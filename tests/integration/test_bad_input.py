@@ -437,6 +437,11 @@ def test_a_table_of_files_that_was_dropped_has_its_rows_again(platform: Platform
     before = platform.rows(ingestion.files.ROWS)
     assert before.height
     platform.iceberg.catalog().drop_table(ingestion.files.ROWS)
+    path = platform.landing / "replaced.jsonl"
+    away = path.rename(platform.landing.parent / "away.jsonl")
+    platform.run("ingestion", asset_selection=FILES)
+    assert path.name not in platform.rows(ingestion.files.LEDGER)["source_file"]
+    away.rename(path)
     platform.run("ingestion", asset_selection=FILES)
     assert_frame_equal(platform.rows(ingestion.files.ROWS), before, check_row_order=False)
 

@@ -162,6 +162,7 @@ def hunted(
             or hunt.failed.total() < failures
             or source.transactions < ENOUGH_TRANSACTIONS
         ):
+            source.check()
             hunt.kill_once()
             if hunt.kills % 20 == 0 or hunt.kills == kills:
                 say(f"{time.monotonic() - started:4.0f} s: {hunt.report()}")

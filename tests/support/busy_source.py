@@ -77,6 +77,10 @@ class BusySource:
         finally:
             self._stopped.set()
             thread.join()
+        self.check()
+
+    def check(self) -> None:
+        """Raises what has ended the work too early, if something has."""
         for failure in self._failures:
             raise failure
 

@@ -388,7 +388,7 @@ def _variables(values: Values, part: str) -> list[Values]:
     trusting = dict.fromkeys(_TRUSTING if _has_authorities(values) else (), _AUTHORITIES)
     merged = merge(merge(trusting, values["env"]), values[part]["env"])
     # A text may name in `$(NAME)` what comes before it: that is mostly a Secret's entry.
-    ordered = sorted(merged.items(), key=lambda item: not isinstance(item[1], Mapping))
+    ordered = sorted(merged.items(), key=lambda item: (not isinstance(item[1], Mapping), item[0]))
     return [_variable(name, value) for name, value in ordered]
 
 

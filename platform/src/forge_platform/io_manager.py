@@ -92,7 +92,7 @@ class IcebergIOManager(dg.ConfigurableIOManager):
     _pins: dict[tuple[str, str], "IcebergView"] = PrivateAttr(default_factory=dict)
     """What a run has read or written, by run and table: all its steps read these snapshots.
 
-    Also where the catalog shows the newest one only.
+    Their ids would not do: some catalogs show the newest snapshot only.
     """
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
@@ -123,13 +123,26 @@ class IcebergIOManager(dg.ConfigurableIOManager):
 
         table = self._table(context)
         pin = (context.step_context.run_id, table)
-        if pin not in self._pins or _pinned(context, table):
-            self._pins[pin] = self.iceberg.view(table, _pinned(context, table))
-        view = self._pins[pin]
+        wanted = _pinned(context, table)
+        known = None if wanted else self._pins.get(pin)
+        view = self._renewed(known) if known else self.iceberg.view(table, wanted)
+        self._pins[pin] = view
         context.log.debug("reading %s at snapshot %s", view.identifier, view.snapshot_id)
         context.add_input_metadata({"snapshot_id": str(view.snapshot_id)})
         with self.iceberg.failures():
             return load(view, context.dagster_type.typing_type, _input_scope(context))
+
+    def _renewed(self, view: "IcebergView") -> "IcebergView":
+        """The same snapshot with the table's later history, if the catalog shows it still.
+
+        What another run has derived since is then known to be derived from a later one.
+        """
+        from forge_platform.iceberg.view import IcebergView
+
+        found = self.iceberg.find(view.identifier)
+        if found is None or view.snapshot_id is None or not found.snapshot_by_id(view.snapshot_id):
+            return view
+        return IcebergView(found, view.identifier, view.snapshot_id)
 
     def _write(self, context: dg.OutputContext, table: str, write: TableWrite) -> "CommitResult":
         from forge_platform.iceberg.commit import unchanged
@@ -155,16 +168,9 @@ class IcebergIOManager(dg.ConfigurableIOManager):
         from forge_platform.iceberg.write import WriteRequest
 
         managed = self.write_mode != "overwrite"
-        mode = self._mode(context, write)
-        if mode == "append" and write.window is not None and not _options(context).key:
-            raise ConfigurationError(
-                f"{context.asset_key.to_user_string()} appends and has no key. Every run reads "
-                "again what changed shortly before the watermark, so rows would be there several "
-                "times: give the asset a key."
-            )
         return WriteRequest(
             rows=rows,
-            mode=mode,
+            mode=self._mode(context, write),
             scope=_scope(context, _options(context).partition_by),
             deleted_keys=write.deleted_keys,
             properties=_properties(context, write, managed=managed),
@@ -182,6 +188,13 @@ class IcebergIOManager(dg.ConfigurableIOManager):
                 f"{context.asset_key.to_user_string()} read only a part of its rows and its write "
                 "mode is overwrite, so all others would be lost: read everything, or give the "
                 "asset the mode merge or append."
+            )
+        overlaps = write.window is not None and not context.has_asset_partitions
+        if mode == "append" and overlaps and not _options(context).key:
+            raise ConfigurationError(
+                f"{context.asset_key.to_user_string()} appends and has no key. Every run reads "
+                "again what changed shortly before the watermark, so rows would be there several "
+                "times: give the asset a key."
             )
         if mode not in _MODES:
             raise ConfigurationError(

@@ -1,6 +1,6 @@
 """Customer files that partners drop, each version exactly once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from forge_platform import (
     table_options,
 )
 from forge_platform.contracts import RAW_CUSTOMER_FILES
+from forge_platform.tables import Position
 
 if TYPE_CHECKING:
     import polars as pl
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 ROWS = RAW_CUSTOMER_FILES.identifier
 REJECTED = "ingestion.rejected_rows"
 LEDGER = "ingestion.loaded_files"
+TABLES = (REJECTED, ROWS, LEDGER)
 KEPT = "ledger"
 """The watermark of the ledger and of the tables that it speaks for.
 
@@ -68,8 +70,9 @@ def raw_customer_files(
     A run that dies before the ledger is written loads the same files into the same rows. Of two
     runs at once one is refused and retried: it may have read an older version of a file.
     """
-    continues = {table: iceberg.position(table) for table in (REJECTED, ROWS, LEDGER)}
-    loaded = {} if config.mode is RunMode.FULL else loaded_versions(iceberg)
+    continues = {table: iceberg.position(table) for table in TABLES}
+    kept = is_kept(continues)
+    loaded = loaded_versions(iceberg) if kept and config.mode is not RunMode.FULL else {}
     found = not_loaded(landing.list_objects(), loaded)
     with load_files(landing, found, CUSTOMER_FILES) as landed:
         rows_read = landed.row_count + landed.rejected_count
@@ -100,16 +103,23 @@ def raw_customer_files(
         )
         yield dg.Output(
             TableWrite(
-                rows=landed.ledger(), watermark=KEPT, continues=continues[LEDGER], alone=alone
+                rows=landed.ledger(),
+                mode=None if kept else "overwrite",  # what was not believed must not be later
+                watermark=KEPT,
+                continues=continues[LEDGER],
+                alone=alone,
             ),
             "loaded_files",
         )
 
 
+def is_kept(positions: Mapping[str, Position]) -> bool:
+    """Whether the ledger speaks for all tables as they are."""
+    return all(positions[table].watermark == KEPT for table in TABLES)
+
+
 def loaded_versions(iceberg: IcebergResource) -> dict[str, tuple[str, datetime]]:
-    """Which version of each file is loaded, and from when, if a ledger is kept of all tables."""
-    if any(iceberg.watermark(table) != KEPT for table in (REJECTED, ROWS, LEDGER)):
-        return {}
+    """Which version of each file is loaded, and from when, by the ledger."""
     columns = ["source_file", "version", "last_modified"]
     ledger = iceberg.view(LEDGER).read(columns).select(columns)
     return {name: (version, modified) for name, version, modified in ledger.iter_rows()}

@@ -26,6 +26,7 @@ _GOES_ON = frozenset({"Pulling", "Pulled", "Created", "Started", "SuccessfulAtta
 """Reasons of events after which what held a pod back is over."""
 _NOT_CREATED = "FailedCreate"
 _LAST_WORDS = 1000
+_LAUNCHED = "dagster"  # the container that Dagster's launcher makes
 """Characters of a process's output that are shown: the end of a traceback."""
 
 Condition: TypeAlias = client.V1PodCondition | client.V1JobCondition
@@ -137,11 +138,16 @@ def _run_failed(pod: client.V1Pod) -> bool:
     return bool(own and own.terminated and own.terminated.exit_code)
 
 
+def _own(pod: client.V1Pod) -> str:
+    """The name of the run's own container: others may have been injected, also before it."""
+    names = [container.name for container in pod.spec.containers]
+    return _LAUNCHED if _LAUNCHED in names else names[0]
+
+
 def _own_state(pod: client.V1Pod) -> client.V1ContainerState | None:
-    """The state of the run's own container, the first; None before it is known."""
-    own = pod.spec.containers[0].name
+    """The state of the run's own container; None before it is known."""
     statuses = pod.status.container_statuses or ()
-    return next((status.state for status in statuses if status.name == own), None)
+    return next((status.state for status in statuses if status.name == _own(pod)), None)
 
 
 def _exit(pod: client.V1Pod) -> str:
@@ -163,9 +169,8 @@ def _last_words(message: str | None) -> str:
 def _terminated(pod: client.V1Pod) -> Sequence[tuple[str, client.V1ContainerStateTerminated]]:
     """What has ended; only the run's own container, if that has failed: it says why."""
     states = [(status.name, status.state and status.state.terminated) for status in _statuses(pod)]
-    own = pod.spec.containers[0].name
     failed = _run_failed(pod)
-    return [(name, state) for name, state in states if state and (name == own or not failed)]
+    return [(name, state) for name, state in states if state and (name == _own(pod) or not failed)]
 
 
 def memory_limit(pod: client.V1Pod, container: str) -> str:
