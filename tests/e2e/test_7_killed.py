@@ -14,7 +14,12 @@ from dagster_client import ENDED, Dagster
 from on_cluster import Namespace, start_times, wait_until
 
 # The process itself, if it had the time; else the registrar.
-LAST_WORDS = ("Execution was interrupted unexpectedly", "ended before the run did")
+# Of the process, of the registrar, and of the daemon: who comes first.
+LAST_WORDS = (
+    "Execution was interrupted unexpectedly",
+    "ended before the run did",
+    "K8s job has no active pods",
+)
 TABLES = ("ingestion.raw_customers", "ingestion.raw_orders", "ingestion.incremental_orders")
 FULL = {
     "ops": {name: {"config": {"mode": "full"}} for name in ("raw_customers", "raw_orders")},
