@@ -27,7 +27,9 @@ from dagster._core.workspace.load_target import GrpcServerTarget
 from dagster._daemon.daemon import DaemonIterator, DagsterDaemon
 from dagster_k8s import K8sRunLauncher
 from dagster_servers import HOST, code_server
+from on_cluster import wait_until
 
+from forge_platform import daemon as daemon_module
 from forge_platform.daemon import WatchedController, check_run_worker_health, retry_runs
 from forge_platform.registrar.background import in_background
 from forge_platform.testing import free_port
@@ -131,8 +133,11 @@ def test_a_thread_that_hangs_ends_the_process_when_the_database_answers(
     assert "core_loop" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("is_lost", [False, True], ids=["away", "lost while it is asked"])
 @pytest.mark.filterwarnings("ignore:Error loading repository location")
-def test_a_failed_run_is_retried_once_its_code_server_is_back(tmp_path: Path) -> None:
+def test_a_failed_run_is_retried_once_its_code_server_is_back(
+    tmp_path: Path, *, is_lost: bool
+) -> None:
     port = free_port()
     location = GrpcServerCodeLocationOrigin(host=HOST, port=port, location_name="orders")
     target = GrpcServerTarget(host=HOST, port=port, socket=None, location_name="orders")
@@ -151,6 +156,10 @@ def test_a_failed_run_is_retried_once_its_code_server_is_back(tmp_path: Path) ->
             ),
         )
         retrying = retry_runs(context, instance.get_run_records(), logging.getLogger())
+        if is_lost:
+            with code_server(tmp_path, port):
+                wait_until(lambda: daemon_module._answers(context, "orders"), 60, "the code server")
+                next(retrying)  # it is about to be asked
         next(retrying)
         next(retrying)
         assert instance.get_runs_count() == 1

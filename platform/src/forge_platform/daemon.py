@@ -82,10 +82,27 @@ def retry_runs(
         ready = [found for found in waiting if _needed_location(found.dagster_run) not in away]
         yield from consume_new_runs_for_automatic_reexecution(context, ready, logger)
         waiting = [found for found in waiting if _needed_location(found.dagster_run) in away]
+        if time.monotonic() < end:
+            waiting += [found for found in ready if _takes_up_again(context, found.dagster_run)]
         if waiting:
             # Where it yields, the thread writes its heartbeat.
             yield
             time.sleep(1)
+
+
+def _takes_up_again(context: Context, run: dg.DagsterRun) -> bool:
+    """Whether a run is to be retried whose server went away while Dagster asked it.
+
+    Dagster has given it up then, and takes that back here.
+    """
+    name, instance = _needed_location(run), context.instance
+    found = instance.get_run_by_id(run.run_id)
+    if name is None or run.tags.get(WILL_RETRY_TAG) != "true" or found is None:
+        return False
+    if found.tags.get(WILL_RETRY_TAG) != "false" or _answers(context, name):
+        return False
+    instance.add_run_tags(run.run_id, {WILL_RETRY_TAG: "true"})
+    return True
 
 
 def _needed_location(run: dg.DagsterRun) -> str | None:
