@@ -6,6 +6,7 @@ The run reads all customers and orders anew, so that it has work to do and nothi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import polars as pl
 import pytest
@@ -77,7 +78,8 @@ def fresh_ui(namespace: Namespace) -> Iterator[Callable[[], Dagster]]:
 
 def launched(ui: Dagster) -> str:
     """A run that has begun to write; its code server may have been killed a moment ago."""
-    wait_until(lambda: "Plan" in ui.plan("ingestion", "ingestion_job"), 30, "the code server")
+    planned = partial(ui.plan, "ingestion", "ingestion_job")
+    wait_until(lambda: planned().startswith("ExecutionPlan"), 30, "the code server")
     run_id = ui.launch("ingestion", "ingestion_job", FULL)
     wait_until(lambda: 'step "raw_orders"' in ui.run(run_id).text, 90, "the run's work", pause=0.1)
     return run_id
