@@ -513,16 +513,20 @@ def test_a_run_can_be_repeated_on_the_snapshots_that_it_read(with_history: Icebe
             run([base, reader], everything, selection=[reader], tags=tags)
 
 
-def test_all_steps_of_a_run_read_a_table_at_one_snapshot(iceberg: IcebergResource) -> None:
-    seen: list[tuple[int, str]] = []
+def base_of(rows: pl.DataFrame) -> dg.AssetsDefinition:
+    """An asset whose table has these rows and no others."""
 
     @dg.asset(metadata=table_options(mode="overwrite", key=("id",)))
     def base() -> pl.DataFrame:
-        return ROWS
+        return rows
 
-    @dg.asset(name="base", metadata=table_options(mode="overwrite", key=("id",)))
-    def other_base() -> pl.DataFrame:
-        return ROWS.head(1)
+    return base
+
+
+def test_all_steps_of_a_run_read_a_table_at_one_snapshot(iceberg: IcebergResource) -> None:
+    seen: list[tuple[int, str]] = []
+
+    base, other_base = base_of(ROWS), base_of(ROWS.head(1))
 
     def look(context: dg.AssetExecutionContext, base: TableView) -> None:
         seen.append((base.read().height, context.asset_key.to_user_string()))
@@ -549,13 +553,7 @@ def test_a_step_knows_what_came_after_the_snapshot_that_it_reads(
     """Else a table that another run has derived meanwhile would be derived as a whole."""
     seen: list[tuple[int, bool]] = []
 
-    @dg.asset(metadata=table_options(mode="overwrite", key=("id",)))
-    def base() -> pl.DataFrame:
-        return ROWS
-
-    @dg.asset(name="base", metadata=table_options(mode="overwrite", key=("id",)))
-    def other_base() -> pl.DataFrame:
-        return ROWS.head(1)
+    base, other_base = base_of(ROWS), base_of(ROWS.head(1))
 
     @dg.asset(deps=["base"])
     def meanwhile() -> None:

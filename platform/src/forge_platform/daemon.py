@@ -95,13 +95,14 @@ def _takes_up_again(context: Context, run: dg.DagsterRun) -> bool:
 
     Dagster has given it up then, and takes that back here.
     """
-    name, instance = _needed_location(run), context.instance
-    found = instance.get_run_by_id(run.run_id)
-    if name is None or run.tags.get(WILL_RETRY_TAG) != "true" or found is None:
+    name = _needed_location(run)
+    if name is None or run.tags.get(WILL_RETRY_TAG) != "true":
         return False
-    if found.tags.get(WILL_RETRY_TAG) != "false" or _answers(context, name):
+    found = context.instance.get_run_by_id(run.run_id)
+    given_up = found is not None and found.tags.get(WILL_RETRY_TAG) == "false"
+    if not given_up or _answers(context, name):
         return False
-    instance.add_run_tags(run.run_id, {WILL_RETRY_TAG: "true"})
+    context.instance.add_run_tags(run.run_id, {WILL_RETRY_TAG: "true"})
     return True
 
 
